@@ -8,6 +8,7 @@ tables   write the tables of a report of peers or clients into a document
 profile  show the functions that take the time in a scenario (needs py-spy)
 soak     run a mixed load, and check that the server is afterwards as it was before
 hostile  measure the effect of attacks on a well-behaved client
+http     measure files over HTTP, against nginx
 origins  measure files at an object store and a web server, against local files
 fleet    measure four servers behind a router: restarts, a kill, machines that boot (root)
 
@@ -33,6 +34,7 @@ from bench.report import Report, Row, describe_run
 from bench.scenarios import MIB, SCENARIOS
 from bench.servers import OUR_CLIENT, OURS, SERVERS, Unavailable, read_version
 from bench.soak import Plan, run_soak
+from bench.web import measure_web
 
 _PROFILED = ("lock1468x32", "win64x32", "up1468")
 
@@ -165,6 +167,11 @@ def _fleet(options: argparse.Namespace) -> int:
     return 0
 
 
+def _http(options: argparse.Namespace) -> int:
+    print(measure_web(options.rounds, _progress))
+    return 0
+
+
 def _progress(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -178,6 +185,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "profile": _profile,
     "soak": _soak,
     "hostile": _hostile,
+    "http": _http,
     "origins": _origins,
     "fleet": _fleet,
 }

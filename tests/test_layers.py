@@ -29,7 +29,7 @@ LAYERS = {
     }
     | TWISTED,
     "http": {
-        *("protocol", "access", "storage", "config", "net", "server"),
+        *("protocol", "access", "storage", "config", "net", "server", "OpenSSL"),
     }
     | TWISTED,
     "status": {
@@ -113,7 +113,8 @@ def test_jinja2_is_imported_in_one_place():
 
 def test_libraries_of_origins_are_imported_in_one_place():
     """A daemon without origins, or with one kind, does not load the libraries of the others."""
-    for library, owner in {"obstore": "object_store.py", "urllib3": "web_store.py"}.items():
+    owners = {"obstore": "object_store.py", "urllib3": "web_store.py", "OpenSSL": "tls.py"}
+    for library, owner in owners.items():
         importers = [
             path.name
             for path in MODULES

@@ -63,7 +63,7 @@ def load(text: str, directory: Path) -> Settings:
             (directory / root.partition("{")[0]).mkdir(parents=True, exist_ok=True)
     for name in ("var/lib/tftpd", "run/tftpd", "var/cache", "etc/tftpd"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    for file in ("fleet.env", "ca.pem"):
+    for file in ("fleet.env", "ca.pem", "server.pem", "server.key"):
         (directory / "etc/tftpd" / file).touch()
     file = directory / "tftpd.yaml"
     file.write_text(text)

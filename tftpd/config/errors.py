@@ -41,6 +41,10 @@ class Problem:
         return f"{message}\n{self.excerpt}" if self.excerpt else message
 
 
+class CertificateError(Exception):
+    """The certificate or key of a listener cannot be used. The text is one line."""
+
+
 class ConfigError(Exception):
     """All problems of one configuration file, sorted by line."""
 

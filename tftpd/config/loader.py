@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeGuard, get_args, get_origin
 
@@ -44,6 +45,8 @@ _RENAMED_KEYS = {
 }
 
 _NO_BLANK = re.compile(r"\w+:(?!//)\S")  # not a URL
+
+_TLS_LIBRARIES = ("OpenSSL", "service_identity")
 
 _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 
@@ -85,6 +88,10 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     settings = _validated(document)
     for position, text in find_origin_problems(settings) if settings else ():
         document.add_problem(position, text)
+    for index, listen in enumerate(settings.listen if settings else ()):
+        if listen.protocol == "https" and not all(map(find_spec, _TLS_LIBRARIES)):
+            problem = 'https needs pyOpenSSL and service-identity: pip install "tftpd[tls]"'
+            document.add_problem(("listen", index, "protocol"), problem)
     if settings is None or document.problems:
         raise ConfigError(str(path), document.problems)
     return settings, document
@@ -141,6 +148,12 @@ def _resolve_paths(document: Document, base: Path) -> None:
         elif _is_path(roots):
             entry["root"] = _resolve_root(document, path, base, roots, entry)
     position: errors.Path
+    for index, _ in _entries(document, "listen"):
+        for name in ("certificate", "key"):
+            position = ("listen", index, name)
+            file = _resolve_path(document, base, position)
+            if file is not None and not os.path.lexists(file):
+                document.add_problem(position, f"{escape_control_chars(file)} does not exist")
     for position in (("trace", "file"), ("status", "state"), ("cache", "path")):
         file = _resolve_path(document, base, position)
         if file is not None and not os.path.isdir(os.path.dirname(file)):
@@ -160,7 +173,10 @@ def _resolve_path(document: Document, base: Path, position: errors.Path) -> str 
     *sections, key = position
     values: Any = document.value
     for section in sections:
-        values = values.get(section) if isinstance(values, dict) else None
+        try:
+            values = values[section]
+        except (KeyError, IndexError, TypeError):
+            return None
     if not isinstance(values, dict) or not _is_path(path := values.get(key)):
         return None
     values[key] = absolute = os.path.normpath(base / path)

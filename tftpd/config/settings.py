@@ -35,7 +35,15 @@ from tftpd.config.sections import (
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 from tftpd.config.variables import VariablesSection
 
-DEFAULT_PORTS = {"tftp": 69, "http": 80}
+DEFAULT_PORTS = {"tftp": 69, "http": 80, "https": 443}
+
+_TFTP_KEYS = {"broadcast", "mode", "session_ports"}
+_TLS_KEYS = {"certificate", "key"}
+_FOREIGN_KEYS = {
+    "tftp": {"trusted_proxies", *_TLS_KEYS},
+    "http": _TFTP_KEYS | _TLS_KEYS,
+    "https": _TFTP_KEYS,
+}
 
 _ListenName = tuple[str, str, int]
 
@@ -43,8 +51,8 @@ _ListenName = tuple[str, str, int]
 class ListenSection(ConfigModel):
     """A listening address."""
 
-    protocol: Literal["tftp", "http"] = "tftp"
-    """Protocol; http serves the same files as tftp, for reading."""
+    protocol: Literal["tftp", "http", "https"] = "tftp"
+    """Protocol; http and https serve the same files as tftp, for reading."""
 
     address: types.Address
     """IPv4 or IPv6 address; 0.0.0.0 means all IPv4 addresses.
@@ -53,7 +61,7 @@ class ListenSection(ConfigModel):
     """
 
     port: Annotated[int, types.int_between(1, 65535)] = 69
-    """UDP port of tftp (default: 69), or TCP port of http (default: 80)."""
+    """UDP port of tftp (default: 69), or TCP port of http (80) or https (443)."""
 
     broadcast: Literal["ignore", "answer"] = "ignore"
     """Requests to a broadcast address: ignore them (RFC 1123 section 4.2.3.5) or answer."""
@@ -71,6 +79,12 @@ class ListenSection(ConfigModel):
     trusted_proxies: list[types.Network] = Field(default=[])
     """HTTP proxies whose header X-Forwarded-For has the address of the client."""
 
+    certificate: types.FilePath | None = None
+    """PEM file with the certificate of https and the chain to its issuer, relative to this file."""
+
+    key: types.FilePath | None = None
+    """PEM file with the private key, relative to this file (default: `certificate` has it)."""
+
     @model_validator(mode="before")
     @classmethod
     def _use_default_port(cls, values: Any) -> Any:
@@ -81,10 +95,10 @@ class ListenSection(ConfigModel):
 
     @model_validator(mode="after")
     def _fits_protocol(self) -> Self:
-        is_tftp = self.protocol == "tftp"
-        foreign = {"trusted_proxies"} if is_tftp else {"broadcast", "mode", "session_ports"}
-        for key in sorted(foreign & self.model_fields_set):
+        for key in sorted(_FOREIGN_KEYS[self.protocol] & self.model_fields_set):
             raise InvalidCombination(f"{key} cannot be used with protocol {self.protocol}")
+        if self.protocol == "https" and self.certificate is None:
+            raise InvalidCombination('protocol https needs the key "certificate"')
         if self.mode == "single-port" and self.session_ports is not None:
             raise InvalidCombination("session_ports cannot be used with single-port mode")
         return self

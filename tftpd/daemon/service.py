@@ -25,7 +25,7 @@ from twisted.python.usage import Options as UsageOptions
 
 import tftpd
 from tftpd import dataplane
-from tftpd.config.errors import ConfigError
+from tftpd.config.errors import CertificateError, ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.origins import SPOOL
 from tftpd.config.settings import Settings
@@ -40,7 +40,7 @@ from tftpd.daemon.fetcher_supervisor import (
 from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
-from tftpd.http import make_http_server
+from tftpd.http import check_certificates, make_http_server
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
@@ -49,6 +49,12 @@ from tftpd.storage.tempfiles import remove_stale_uploads
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
 VERSION = f"tftpd {tftpd.__version__} (data plane: {dataplane.NAME})"
+_START_EVENTS: dict[type[Exception], str] = {
+    CacheDirectoryError: "cache_failed",
+    CertificateError: "certificate_failed",
+    WorkerStartError: "worker_failed",
+}
+_RELOAD_ERRORS = (ConfigError, CacheDirectoryError, CertificateError, BindError)
 EX_CONFIG = 78  # <sysexits.h>; the systemd units do not restart the daemon after this status
 
 
@@ -189,9 +195,10 @@ class Daemon(Service):
             self._serving = WorkerPool(self.reactor, workers, self._sweep, self._drains, *observers)
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         try:
+            check_certificates(self.settings)
             self._serve()
-        except (CacheDirectoryError, WorkerStartError) as error:
-            event = "worker_failed" if isinstance(error, WorkerStartError) else "cache_failed"
+        except (CacheDirectoryError, CertificateError, WorkerStartError) as error:
+            event = _START_EVENTS[type(error)]
             self.log.critical("{reason}", event=event, reason=str(error))
             raise SystemExit(1) from None
         if self._page is not None:
@@ -260,9 +267,9 @@ class Daemon(Service):
                 return
             settings = keep_fixed_settings(self.settings, loaded, self.log)
             _prepare_cache(settings)
+            check_certificates(settings)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
-        except (ConfigError, CacheDirectoryError, BindError, RuntimeError) as error:
-            # RuntimeError: there is no thread.
+        except (*_RELOAD_ERRORS, RuntimeError) as error:  # RuntimeError: there is no thread
             for reason in str(error).splitlines():
                 self.log.error("not reloaded: {reason}", event="reload_failed", reason=reason)
             self._systemd.ready(note=f"not reloaded: {error}")

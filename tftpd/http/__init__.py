@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tftpd.config.settings import Settings
     from tftpd.http.server import HttpServer
 
 
@@ -11,3 +12,16 @@ def make_http_server(*arguments: Any) -> "HttpServer":
     from tftpd.http.server import HttpServer
 
     return HttpServer(*arguments)
+
+
+def check_certificates(settings: "Settings") -> None:
+    """Load the certificates of all listeners, as the processes that serve do.
+
+    Raises:
+        CertificateError: One of them cannot be used.
+    """
+    for listen in settings.listen:
+        if listen.protocol == "https":
+            from tftpd.http.tls import load_context
+
+            load_context(listen)

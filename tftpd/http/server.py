@@ -11,6 +11,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from tftpd.config.errors import CertificateError
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.http.connection import Connection
 from tftpd.net.interfaces import SessionRuntime
@@ -55,6 +56,21 @@ class HttpListener(Factory):
         self.lookups = LookupQueue(server.runtime.run_lookup)
         self.is_draining = False
         self._port: Any = None
+        self._tls: Any = None
+
+    def configure(self, config: ServerConfig, listen: ListenSection) -> None:
+        """Set the configuration, and load the certificate, which may have been renewed."""
+        self.config, self.listen = config, listen
+        if listen.protocol != "https":
+            self._tls = None
+            return
+        from tftpd.http.tls import wrap
+
+        try:
+            self._tls = wrap(listen, _ConnectionFactory(self))
+        except CertificateError as error:
+            # The daemon has checked the files a moment ago. Without new ones the old ones serve.
+            self.server.log.error("{reason}", event="certificate_failed", reason=str(error))
 
     def start(self) -> None:
         """Accept connections."""
@@ -67,9 +83,26 @@ class HttpListener(Factory):
         self._port.stopListening()
         self.sock.close()
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+    def buildProtocol(self, addr: IAddress | None) -> Any:
         """Twisted: a client has connected. None: the connection is closed."""
-        return Connection(self) if self.server.make_room(addr) else None
+        if not self.server.make_room(addr):
+            return None
+        if self.listen.protocol == "https":
+            return None if self._tls is None else self._tls.buildProtocol(addr)
+        return Connection(self)
+
+
+class _ConnectionFactory(Factory):
+    """Makes the connections of a listener, above TLS."""
+
+    noisy = False
+
+    def __init__(self, listener: HttpListener) -> None:
+        self._listener = listener
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
+        """Twisted: a client has connected."""
+        return Connection(self._listener)
 
 
 class HttpServer:
@@ -131,10 +164,12 @@ class HttpServer:
             listener = self._listeners.get(key)
             if listener is None:
                 listener = self._listeners[key] = HttpListener(self, (sock, listen), config)
+                listener.configure(config, listen)
                 listener.start()
-            elif listener.sock is not sock:
+                continue
+            if listener.sock is not sock:
                 sock.close()
-            listener.config, listener.listen = config, listen
+            listener.configure(config, listen)
         for key in removed:
             self._stop_listener(key)
 

@@ -15,7 +15,8 @@ from tftpd.protocol.packets import Rrq, Wrq
 _EXIT_REFUSED = 1
 _EXIT_USAGE = 2
 
-_HTTP_KEYS = ("protocol", "trusted_proxies")  # of a listener; an explanation is about TFTP
+# Keys of a listener; an explanation is about TFTP.
+_HTTP_KEYS = ("protocol", "trusted_proxies", "certificate", "key")
 _TITLE_CHARS = 11  # width of the first column
 _MAX_HEX_BYTES = 48  # of the answer
 
