@@ -255,6 +255,25 @@ def test_a_fetcher_that_was_killed_is_replaced(tmp_path, origin, cache, workers)
 
 
 @pytest.mark.check
+def test_a_question_is_repeated_if_the_fetcher_ends(tmp_path, origin, cache):
+    may_answer = threading.Event()
+
+    def answer(handler, request):
+        may_answer.wait(20)
+        _serve()(handler, request)
+
+    origin.answer = answer
+    with _origin_daemon(tmp_path, origin, cache) as running:
+        (started,) = _named(running, "fetcher_started")
+        with ThreadPoolExecutor(1) as clients:
+            content = clients.submit(_get, running)
+            until(lambda: any(request.target == "/kernel" for request in origin.requests))
+            os.kill(started["pid"], signal.SIGKILL)
+            may_answer.set()
+            assert content.result() == CONTENT
+
+
+@pytest.mark.check
 def test_a_fetch_that_breaks_ends_the_transfer_with_an_error(tmp_path, origin, cache):
     def answer(handler, request):
         if "range" in request.headers:

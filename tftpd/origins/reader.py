@@ -13,8 +13,10 @@ from typing import Any
 from twisted.application.internet import ClientService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
@@ -23,7 +25,7 @@ from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.origins.answers import AnswerCache, CallQueue
 from tftpd.origins.cache import open_cached
-from tftpd.origins.protocol import AnswerState, CacheState, Open, WaitForEnd
+from tftpd.origins.protocol import AnswerState, CacheState, CheckCreate, Open, WaitForEnd
 from tftpd.origins.spool import Call, UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
@@ -40,6 +42,10 @@ _CONNECT_SECONDS = 20.0
 # time for which it has not grown. A look costs less than a report of the fetcher.
 _POLL_SECONDS = 0.005
 _POLL_FACTOR = 0.1
+
+
+# Commands that may be repeated: they change nothing.
+_QUESTIONS = (Open, CheckCreate)
 
 
 def _retry_delay(attempt: int) -> float:
@@ -71,10 +77,24 @@ class FetcherConnection:
         self._service.stopService()
 
     def call(self, command: type[amp.Command], **arguments: Any) -> "Deferred[dict[str, Any]]":
-        """Send a command. Fails if no fetcher runs within 20 s, or if it ends."""
-        connected: Deferred[Any] = self._service.whenConnected()
-        connected.addTimeout(_CONNECT_SECONDS, self._reactor)
-        return connected.addCallback(lambda fetcher: fetcher.callRemote(command, **arguments))
+        """Send a command. Fails if no fetcher runs within 20 s, or if it ends.
+
+        A question is sent once more to the successor of a fetcher that ends: at the start, this
+        may be a process of a daemon that was killed a moment ago.
+        """
+
+        def send() -> "Deferred[dict[str, Any]]":
+            connected: Deferred[Any] = self._service.whenConnected()
+            connected.addTimeout(_CONNECT_SECONDS, self._reactor)
+            return connected.addCallback(lambda fetcher: fetcher.callRemote(command, **arguments))
+
+        def on_failure(failure: Failure) -> "Deferred[dict[str, Any]]":
+            failure.trap(ConnectionClosed)
+            # The service learns of the end after this.
+            later: Deferred[None] = deferLater(self._reactor, 0)
+            return later.addCallback(lambda _: send())
+
+        return send().addErrback(on_failure) if command in _QUESTIONS else send()
 
 
 class FillProgress:
