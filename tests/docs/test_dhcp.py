@@ -199,15 +199,3 @@ def test_dhcpd_accepts_its_configuration(tmp_path):
     file = tmp_path / "dhcpd.conf"
     file.write_text(configuration("dhcpd"))
     check("dhcpd", "-t", "-cf", str(file))
-
-
-@pytest.mark.check
-def test_nginx_accepts_its_configuration(tmp_path):
-    file = tmp_path / "nginx.conf"
-    server = configuration("nginx").replace(f"{SERVER}:80", f"unix:{tmp_path}/socket")
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {tmp_path};\n" for kind in kinds)
-    file.write_text(
-        f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}{server}}}\n"
-    )
-    check("nginx", "-t", "-e", "/dev/null", "-c", str(file))
