@@ -1,10 +1,16 @@
 """State of the test process that all tests rely on, and fixtures of several packages."""
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
+
+from tests.support.daemons import CHECKOUT
 
 # A shell ignores SIGINT in the commands that it runs in the background. Daemons and clients
 # would inherit that, and the tests send them SIGINT.
@@ -19,3 +25,14 @@ def events() -> Iterator[list[LogEvent]]:
     globalLogPublisher.addObserver(logged.append)
     yield logged
     globalLogPublisher.removeObserver(logged.append)
+
+
+@pytest.fixture
+def installed() -> Iterator[Path]:
+    """Copy tftpd to a place that `nobody` can read, also if the checkout is not readable."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as base:
+        os.chmod(base, 0o755)
+        for package in ("tftpd", "twisted"):
+            to = Path(base, "lib", package)
+            shutil.copytree(CHECKOUT / package, to, ignore=shutil.ignore_patterns("*.pyc"))
+        yield Path(base, "lib")

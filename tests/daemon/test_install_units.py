@@ -225,6 +225,8 @@ def test_a_drop_in_allows_the_origins_and_the_cache(root, configure, capsys):
     assert _origins(root) == [
         "# For the origins of the configuration. Run `tftpd install-units` after a change.",
         "[Service]",
+        "# The process that fetches lowers its own priority.",
+        "SystemCallFilter=setpriority",
         "# fleet: http://10.0.0.5:8333",
         "IPAddressAllow=10.0.0.5",
         "# web: https://[2001:db8::1]:8443/boot",
@@ -242,7 +244,7 @@ def test_an_origin_without_a_fixed_address_opens_the_network(root, configure, en
         text = text.replace("s3://boot", f's3://boot, endpoint: "{endpoint}"')
     configure(text=text)
     assert _install(root) == 0
-    assert _origins(root)[2:5] == [
+    assert _origins(root)[4:7] == [
         f"# fleet: {endpoint or 's3://boot'} has no fixed address.",
         "# Replace `any` by the networks of the origin and of the clients, if known.",
         "IPAddressAllow=any",

@@ -45,7 +45,8 @@ def _unexpected(*arguments):
 
 def _worker(on_result=_unexpected, on_drained=_unexpected):
     """Return the daemon's end of worker 7."""
-    return WorkerProcess(WorkerSlot(Clock(), 7, -1, on_result, on_drained, _unexpected))
+    reactor = Clock()
+    return WorkerProcess(WorkerSlot(reactor, 7, -1, on_result, on_drained, _unexpected), reactor)
 
 
 @pytest.mark.parametrize("result", RESULTS)

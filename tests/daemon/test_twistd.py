@@ -6,14 +6,11 @@ import pwd
 import random
 import resource
 import select
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 import yaml
@@ -201,17 +198,6 @@ def test_an_address_of_another_host_is_reported_in_one_line(tmp_path):
     message = "cannot listen on 192.0.2.1 port 6969: this host has no such address"
     assert message in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
-
-
-@pytest.fixture
-def installed():
-    """Copy tftpd to a place that `nobody` can read, also if the checkout is not readable."""
-    with tempfile.TemporaryDirectory(dir="/tmp") as base:
-        os.chmod(base, 0o755)
-        for package in ("tftpd", "twisted"):
-            to = Path(base, "lib", package)
-            shutil.copytree(CHECKOUT / package, to, ignore=shutil.ignore_patterns("*.pyc"))
-        yield Path(base, "lib")
 
 
 @contextmanager

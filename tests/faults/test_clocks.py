@@ -67,6 +67,8 @@ def test_only_timestamps_use_the_wall_clock():
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
         "daemon/access_log.py",  # time of a log line
         "daemon/explain/cached_objects.py",  # age of an object, which another process stored
+        "http/connection.py",  # the header Date
+        "http/request.py",  # the same, and the age of a file's date
         "origins/cache.py",  # last confirmation of an object, across a restart
         "origins/fetcher.py",  # the same
         "status/history.py",  # end of a transfer

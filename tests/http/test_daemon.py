@@ -2,11 +2,9 @@
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -213,9 +211,9 @@ def test_sigterm_waits_for_running_transfers(tmp_path, workers):
 
 @pytest.mark.check
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can bind port 80 and drop privileges")
-def test_a_privileged_port_is_served_without_root(tmp_path):
-    root = Path(tempfile.mkdtemp(dir="/tmp"))  # only root can enter `tmp_path`
-    root.chmod(0o755)
+def test_a_privileged_port_is_served_without_root(tmp_path, installed):
+    root = installed.parent / "root"
+    root.mkdir()
     (root / "small").write_bytes(b"small")
     config = tmp_path / "t.yaml"
     host = "127.88.0.1"
@@ -227,7 +225,7 @@ def test_a_privileged_port_is_served_without_root(tmp_path):
     with log.open("wb") as out:
         process = subprocess.Popen(
             twistd("--uid=65534", "--gid=65534", "tftp", "--config", str(config)),
-            env=dict(os.environ, PYTHONPATH=str(CHECKOUT)),
+            env=dict(os.environ, PYTHONPATH=str(installed)),
             cwd="/",
             stdout=out,
             stderr=out,
@@ -241,7 +239,6 @@ def test_a_privileged_port_is_served_without_root(tmp_path):
     finally:
         process.terminate()
         process.wait(20)
-        shutil.rmtree(root)
 
 
 @pytest.mark.check

@@ -128,6 +128,7 @@ def _origins_drop_in(settings: Settings) -> str:
         return ""
     lines = ["# For the origins of the configuration. Run `tftpd install-units` after a change."]
     lines += ["[Service]"]
+    lines += ["# The process that fetches lowers its own priority.", "SystemCallFilter=setpriority"]
     for name, section in settings.origins.items():
         try:
             allowed = str(ip_address(section.server or ""))
