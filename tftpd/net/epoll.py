@@ -11,7 +11,6 @@ does not wait in each of its round trips until hundreds of long transfers have b
 """
 
 import select
-from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -75,7 +74,8 @@ class EpollReader:
         self._readers[fd] = reader
         if getattr(reader, "takes_requests", False):
             self._listener_fds.add(fd)
-        self._epoll_of(reader).register(fd, select.EPOLLIN)
+        is_long = getattr(reader, "is_lendable", False)
+        (self._long_epoll if is_long else self._epoll).register(fd, select.EPOLLIN)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
         """Stop watching a reader. Must be called before its descriptor is closed."""
@@ -83,54 +83,46 @@ class EpollReader:
         self._listener_fds.discard(fd)
         self._removed.add(fd)
         if self._readers.pop(fd, None) is not None and not self._epoll.closed:
-            self._epoll_of(reader).unregister(fd)
-
-    def _epoll_of(self, reader: IReadDescriptor) -> "select.epoll":
-        return self._long_epoll if getattr(reader, "is_lendable", False) else self._epoll
+            is_long = getattr(reader, "is_lendable", False)
+            (self._long_epoll if is_long else self._epoll).unregister(fd)
 
     def doRead(self) -> None:
         """Serve the ready sockets for a bounded number of turns."""
         poll, turn, throttle = self._epoll.poll, self.plane.turn, self._throttle
+        readers, listener_fds = self._readers, self._listener_fds
         for _ in range(_MAX_TURNS):
             ready = poll(0, _MAX_SOCKETS)
-            self._serve([(fd, mask, None) for fd, mask in ready], 0)
-            if self._epoll.closed:
-                return  # the last transfer ended, and the server has stopped
-            events, n_served, is_full = turn(_TURN_SECONDS, _LINGER_SECONDS, _MAX_SOCKETS)
-            self._serve(events, n_served)
+            seconds, linger = (0.0, 0.0) if ready else (_TURN_SECONDS, _LINGER_SECONDS)
+            long_events, n_transfers, is_full = turn(seconds, linger, _MAX_SOCKETS)
+            events: list[Event] = []
+            for fd, mask in ready:
+                events.append((fd, mask, None))
+            events += long_events
             is_full = is_full or len(ready) == _MAX_SOCKETS
             self._n_full_turns = self._n_full_turns + 1 if is_full else 0
             throttle.has_backlog = self._n_full_turns >= _BACKLOG_TURNS
-            if not (ready or events) or self._epoll.closed:
-                return
-
-    def _serve(self, events: Sequence[Event], n_transfers: int) -> None:
-        """Call the readers of some events.
-
-        Args:
-            events: Events of sockets that are not lent, or that need their session.
-            n_transfers: Number of sockets that the data plane has served.
-        """
-        readers, listener_fds = self._readers, self._listener_fds
-        self._removed.clear()
-        for fd, mask, datagrams in events:
-            reader = readers.get(fd)
-            if reader is None or fd in self._removed:
-                continue  # the other epoll object, or closed by an earlier reader of this turn
-            try:
-                if datagrams is not None:
-                    n_transfers += 1
-                    reader.loanReturned(datagrams)  # type: ignore[attr-defined]
-                    continue
-                if fd not in listener_fds:
-                    n_transfers += 1
-                elif mask & select.EPOLLERR:
-                    reader.readErrors()  # type: ignore[attr-defined]
-                reader.doRead()
-            except Exception:
-                self.log.failure("internal error in a reader", event="reader_failed")
-        if n_transfers:
-            self._throttle.transfer_active()
+            n_transfers += len(events)
+            self._removed.clear()
+            for fd, mask, datagrams in events:
+                reader = readers.get(fd)
+                if reader is None or fd in self._removed:
+                    n_transfers -= 1
+                    continue  # the other epoll object, or closed by an earlier reader of this turn
+                try:
+                    if datagrams is not None:
+                        reader.loanReturned(datagrams)  # type: ignore[attr-defined]
+                        continue
+                    if fd in listener_fds:
+                        n_transfers -= 1
+                        if mask & select.EPOLLERR:
+                            reader.readErrors()  # type: ignore[attr-defined]
+                    reader.doRead()
+                except Exception:
+                    self.log.failure("internal error in a reader", event="reader_failed")
+            if n_transfers:
+                throttle.transfer_active()
+            if not events or self._epoll.closed:
+                return  # `closed`: the last transfer ended, and the server has stopped
 
     def close(self) -> None:
         """Unregister from the reactor and close the epoll objects."""
