@@ -40,7 +40,7 @@ from tftpd.daemon.fetcher_supervisor import (
 from tftpd.daemon.listen_sockets import BindError, DrainTracker, ListenSocket, adopt, bind
 from tftpd.daemon.systemd import SystemdNotifier, inherited
 from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
-from tftpd.http import check_certificates, make_http_server
+from tftpd.http import check_certificates, import_modules, make_http_server
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
@@ -165,6 +165,8 @@ class Daemon(Service):
             raise SystemExit(1) from None
         if self._page is not None:
             self._page.bind()
+        # The libraries may be readable for root only.
+        import_modules({listen.protocol for listen in self.settings.listen})
 
     def startService(self) -> None:
         """Twisted: root is dropped; start to serve."""

@@ -25,3 +25,11 @@ def check_certificates(settings: "Settings") -> None:
             from tftpd.http.tls import load_context
 
             load_context(listen)
+
+
+def import_modules(protocols: set[str]) -> None:
+    """Import what listeners with these protocols need: later, root may be required for that."""
+    if protocols & {"http", "https"}:
+        import tftpd.http.server
+    if "https" in protocols:
+        import tftpd.http.tls  # noqa: F401
