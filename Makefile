@@ -94,7 +94,7 @@ versions:  ## Run the tests of the lower layers with several Pythons
 
 .PHONY: quick
 quick: $(VENV)/.locked
-	$(PYTEST) $(PARALLEL) $(BUT) $(QUICK)
+	$(PYTEST) $(PARALLEL) $(BUT) $(QUICK) || $(FAILED_AGAIN) $(QUICK)
 
 .PHONY: bench
 bench: $(VENV)/.installed-bench  ## Measure servers and clients; BENCH='--scenarios win64'
