@@ -145,7 +145,7 @@ def test_the_snapshot_has_running_transfers(http):
         SessionState.RUNNING,
     )
     assert 0 < session.bytes_transferred < len(BIG)
-    assert http.server.transfers == 1
+    assert (http.server.transfers, snapshot.http_connections) == (1, 1)
     connected.lose()
     assert http.server.transfers == 0
 

@@ -112,8 +112,17 @@ def test_the_status_page_shows_requests(running):
         if line.startswith("tftpd_http_responses_total") and 'status="200"' in line
     ]
     assert float(count.split()[1]) >= 1
-    for each in (connection, page):
-        each.close()
+    until(lambda: _gauge(page, "tftpd_http_connections") == 1)
+    connection.close()
+    until(lambda: _gauge(page, "tftpd_http_connections") == 0)
+    page.close()
+
+
+def _gauge(page, name):
+    """Return the value of a metric without other labels than `node`."""
+    lines = _fetch(page, "/metrics")[1].decode().splitlines()
+    (value,) = [line.split()[1] for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    return float(value)
 
 
 @pytest.mark.check

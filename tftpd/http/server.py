@@ -183,6 +183,7 @@ class HttpServer:
             tuple(running[:MAX_SESSIONS]),
             {Direction.READ: {SessionState.RUNNING: len(running)}},
             {Direction.READ: n_bytes},
+            http_connections=len(self._connections),
         )
 
     def drain(self) -> "Deferred[None]":

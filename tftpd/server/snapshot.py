@@ -96,6 +96,7 @@ class Snapshot:
         drops: Dropped datagrams since the last snapshot.
         workers: State of the worker slots.
         usage: Bytes and number of stored files below each root with a quota.
+        http_connections: Open HTTP connections.
     """
 
     running: tuple[SessionSnapshot, ...] = ()
@@ -104,6 +105,7 @@ class Snapshot:
     drops: Mapping[DropReason, int] = field(default_factory=dict)
     workers: tuple[WorkerState, ...] = ()
     usage: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    http_connections: int = 0
 
 
 SNAPSHOT_ADAPTER = TypeAdapter(Snapshot)
@@ -158,6 +160,7 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
     n_bytes: Counter[Direction] = Counter()
     drops: Counter[DropReason] = Counter()
     usage: dict[str, tuple[int, int]] = {}
+    n_connections = 0
     for part in snapshots:
         running += part.running
         workers += part.workers
@@ -166,8 +169,11 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Snapshot:
         n_bytes.update(part.bytes_transferred)
         drops.update(part.drops)
         usage.update(part.usage)
+        n_connections += part.http_connections
     described = heapq.nlargest(MAX_SESSIONS, running, key=lambda session: session.idle)
-    return Snapshot(tuple(described), sessions, n_bytes, drops, tuple(workers), usage)
+    return Snapshot(
+        tuple(described), sessions, n_bytes, drops, tuple(workers), usage, n_connections
+    )
 
 
 def _state(session: AnySession) -> SessionState:

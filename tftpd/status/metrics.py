@@ -291,6 +291,8 @@ class _TftpdCollector(Collector):
         }
         text = "Bytes that running transfers have moved."
         yield _family(gauge, "running_bytes", text, ["direction"], n_bytes)
+        connections = {(): self._snapshot.http_connections}
+        yield _family(gauge, "http_connections", "Open HTTP connections.", [], connections)
         restarts = {(): sum(worker.restarts for worker in self._snapshot.workers)}
         yield _family(counter, "worker_restarts", "Workers that were replaced.", [], restarts)
         silent = {(): sum(not worker.answers for worker in self._snapshot.workers)}
