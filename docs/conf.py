@@ -16,6 +16,8 @@ extensions = ["myst_parser", "reference_directives", "manual_pages"]
 include_patterns = ["index.md", "*/*.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
+html_theme = "furo"
+html_title = f"tftpd {release}"
 # `--option` must not become a dash and `option`.
 smartquotes = False
 
