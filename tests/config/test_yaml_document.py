@@ -155,3 +155,47 @@ def test_an_alias_bomb_is_refused():
 
 def test_all_repeated_keys_are_reported():
     assert [problem.line for problem in parse_document("a: 1\na: 2\nb: 1\nb: 2").problems] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${PORT}", 69),
+        ("'${PORT}'", "69"),
+        ("/srv/${HOST}/x-${PORT}", "/srv/boot1/x-69"),
+        ("${MISSING:-6969}", 6969),
+        ("${EMPTY:-true}", True),
+        ("'${MISSING:-}'", ""),
+        ("$${PORT}", "${PORT}"),
+        ("'/srv/${mac}/{ip}'", "/srv/${mac}/{ip}"),
+        ("'x${2}$'", "x${2}$"),
+        ("${HOST}${HOST}", "boot1boot1"),
+        ("${TEXT}", "${PORT}"),
+    ],
+)
+def test_variables_of_the_environment_replace_values(text, value):
+    environment = {"PORT": "69", "HOST": "boot1", "EMPTY": "", "TEXT": "${PORT}"}
+    document = parse_document(f"key: {text}", environment)
+    assert (document.value, document.problems) == ({"key": value}, [])
+
+
+def test_a_variable_that_is_not_set_is_a_problem():
+    (problem,) = parse_document("a: 1\nb: [x, '${MISSING}']\n", {}).problems
+    assert (problem.line, problem.path) == (2, ("b", 1))
+    assert problem.text == (
+        "the environment variable MISSING is empty or not set; ${MISSING:-default} has a default"
+    )
+
+
+def test_a_variable_cannot_add_keys():
+    document = parse_document("a: ${TEXT}", {"TEXT": "x\nb: 1"})
+    assert (document.value, document.problems) == ({"a": "x\nb: 1"}, [])
+
+
+def test_a_variable_that_is_not_unicode_is_a_problem():
+    (problem,) = parse_document("a: ${TEXT}", {"TEXT": "\udcff"}).problems
+    assert problem.text.startswith("invalid Unicode")
+
+
+def test_keys_have_no_variables():
+    assert parse_document("${PORT}: 1", {"PORT": "69"}).value == {"${PORT}": 1}

@@ -3,9 +3,13 @@
 YAML 1.1 reads `0644` as 420, `1:30` as 90 and `no` as false, and silently keeps the last of
 two equal keys. This parser converts only scalars that all YAML versions read alike as
 integer, float, boolean or null. All other scalars stay text, and a duplicate key is a problem.
+
+`${NAME}` in a value is replaced by a variable of the environment, before that conversion.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +23,9 @@ _FLOAT = re.compile(r"-?(0|[1-9][0-9]{0,18})\.[0-9]{1,18}")
 _TRUE = ("true", "True", "TRUE")
 _FALSE = ("false", "False", "FALSE")
 _NULL = ("", "~", "null", "Null", "NULL")
+
+# The names of placeholders, such as {mac}, are lower case.
+_VARIABLE = re.compile(r"\$(\$)?\{([A-Z_][A-Z0-9_]*)(?::-([^}]*))?\}")
 
 _PLACEHOLDER = re.compile(r"[^\s,\[\]\"']*\{[\w:]+\}[^\s,\[\]{}\"']*")
 _QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
@@ -37,11 +44,13 @@ class Document:
         value: The top-level value, or None if the text could not be parsed.
         lines: Line number of each path, from 1.
         problems: Problems found so far.
+        environment: Variables that values may contain.
     """
 
     value: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def line(self, path: Path) -> int:
         """Return the line of `path`, or of its nearest parent that exists."""
@@ -69,9 +78,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def parse_document(text: str) -> Document:
-    """Parse `text`. Never raises; errors are in the `problems` of the document."""
-    document = Document()
+def parse_document(text: str, environment: Mapping[str, str] = os.environ) -> Document:
+    """Parse `text`. Never raises; errors are in the `problems` of the document.
+
+    Args:
+        text: The text.
+        environment: Variables that replace `${NAME}`.
+    """
+    document = Document(environment=environment)
     try:
         node = yaml.compose(text, Loader=_Loader)
         if node is not None:
@@ -147,7 +161,26 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_value(document, item, (*path, n)) for n, item in enumerate(node.value)]
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return _plain(str(node.value)) if plain else _text(document, str(node.value), path)
+    text = _text(document, _expand_variables(document, str(node.value), path), path)
+    return _plain(text) if plain else text
+
+
+def _expand_variables(document: Document, text: str, path: Path) -> str:
+    """Replace `${NAME}` and `${NAME:-default}`. `$${NAME}` is the text `${NAME}`."""
+
+    def expand(match: re.Match[str]) -> str:
+        is_escaped, name, default = match.groups()
+        if is_escaped:
+            return match[0][1:]
+        # As in a shell, an empty variable has the default, too.
+        value = document.environment.get(name) or default
+        if value is None:
+            problem = f"the environment variable {name} is empty or not set"
+            document.add_problem(path, f"{problem}; ${{{name}:-default}} has a default")
+            return match[0]
+        return value
+
+    return _VARIABLE.sub(expand, text) if "${" in text else text
 
 
 def _text(document: Document, text: str, path: Path, line: int | None = None) -> str:

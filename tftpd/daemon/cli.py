@@ -19,15 +19,17 @@ from tftpd.daemon.dhcp_config import SERVERS as DHCP_SERVERS
 from tftpd.daemon.dhcp_config import dhcp_config
 from tftpd.daemon.explain.text import run_explain
 from tftpd.daemon.import_map import import_map
+from tftpd.daemon.init_config import PURPOSES, init_config
 from tftpd.daemon.install_units import install_units
 from tftpd.daemon.logs import print_startup_error
 from tftpd.daemon.online_check import ask_origins
-from tftpd.daemon.service import DEFAULT_CONFIG, EX_CONFIG, VERSION
+from tftpd.daemon.service import CONFIG_VARIABLE, DEFAULT_CONFIG, EX_CONFIG, VERSION, default_config
 from tftpd.protocol.errors import RequestRefused
 from tftpd.templates.renderer import TemplateRenderer, find_problems
 
 _EXIT_PROBLEM = 1  # of a template or an origin
 _DIRECTIONS = ("read", "write")
+_CONFIG_HELP = f"configuration file (default: ${CONFIG_VARIABLE} or {DEFAULT_CONFIG})"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve in the foreground, like `twistd -n tftp`")
     _add_config(run)
     run.set_defaults(run=_run)
+
+    _add_init(commands)
 
     help_text = "report all problems of a configuration and its templates"
     check = commands.add_parser("check", help=help_text)
@@ -86,11 +90,32 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     """Add the configuration, as an operand and as an option."""
-    help_text = f"configuration file (default: {DEFAULT_CONFIG})"
     command.add_argument(
-        "config", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help=help_text
+        "config", nargs="?", default=argparse.SUPPRESS, metavar="FILE", help=_CONFIG_HELP
     )
-    command.add_argument("--config", "-c", default=DEFAULT_CONFIG, metavar="FILE", help=help_text)
+    add = command.add_argument
+    add("--config", "-c", default=default_config(), metavar="FILE", help=_CONFIG_HELP)
+
+
+def _add_init(commands: Any) -> None:
+    init = commands.add_parser("init", help="write a commented configuration")
+    add = init.add_argument
+    help_text = f"{', '.join(PURPOSES)} (asked for if it is missing)"
+    add("purpose", nargs="?", choices=PURPOSES, metavar="PURPOSE", help=help_text)
+    add("--root", metavar="DIR", help="directory of the files")
+    help_text = "serve on this address only; may be repeated (default: all)"
+    add("--address", action="append", type=_address, metavar="ADDRESS", help=help_text)
+    add("--port", type=int, metavar="PORT", help="UDP port (default: 69)")
+    help_text = "networks of the clients (default: all; for backups the private networks)"
+    add("--clients", nargs="+", metavar="NETWORK", help=help_text)
+    add("--http", action="store_true", help="serve the same files over HTTP, port 80")
+    add("--no-status", action="store_true", help="without the status page on 127.0.0.1")
+    add("--create", action="store_true", help="make the directory if it does not exist")
+    help_text = f"{_CONFIG_HELP}; - is standard output"
+    add("--output", "-o", default=default_config(), metavar="FILE", help=help_text)
+    add("--force", action="store_true", help="replace an existing file")
+    add("--yes", "-y", action="store_true", help="ask no questions")
+    init.set_defaults(run=init_config)
 
 
 def _add_explain(commands: Any) -> None:
@@ -102,8 +127,7 @@ def _add_explain(commands: Any) -> None:
         "Exits with 0 if the request is granted and 1 if it is refused.",
     )
     add = explain.add_argument
-    help_text = f"configuration file (default: {DEFAULT_CONFIG})"
-    add("--config", "-c", metavar="FILE", help=help_text)
+    add("--config", "-c", metavar="FILE", help=_CONFIG_HELP)
     add("--client", required=True, type=_address, metavar="ADDRESS", help="the client's address")
     add("--to", type=_address, metavar="ADDRESS", help="the request's destination address")
     help_text = "the client's MAC address (default: from this host's neighbour table)"
@@ -155,7 +179,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         *words, name = arguments.words + rest
         arguments.name = os.fsencode(name)
         arguments.direction = words.pop() if words and words[-1] in _DIRECTIONS else "read"
-        arguments.config = arguments.config or (words.pop() if words else DEFAULT_CONFIG)
+        arguments.config = arguments.config or (words.pop() if words else default_config())
         if words or ([name] == arguments.words and name in _DIRECTIONS):
             top.error("explain: expected [FILE] [read|write] NAME")
     return arguments

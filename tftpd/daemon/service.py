@@ -48,6 +48,7 @@ from tftpd.server.server import Server
 from tftpd.storage.tempfiles import remove_stale_uploads
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
+CONFIG_VARIABLE = "TFTPD_CONFIG"
 VERSION = f"tftpd {tftpd.__version__} (data plane: {dataplane.NAME})"
 _START_EVENTS: dict[type[Exception], str] = {
     CacheDirectoryError: "cache_failed",
@@ -58,12 +59,17 @@ _RELOAD_ERRORS = (ConfigError, CacheDirectoryError, CertificateError, BindError)
 EX_CONFIG = 78  # <sysexits.h>; the systemd units do not restart the daemon after this status
 
 
+def default_config() -> str:
+    """Return the path of the configuration if the command line has none."""
+    return os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+
+
 class Options(UsageOptions):
     """Command line of `twistd tftp`."""
 
     synopsis = "[options]"
     longdesc = "TFTP server (RFC 1350, 2347, 2348, 2349, 7440)."
-    optParameters = [["config", "c", DEFAULT_CONFIG, "The configuration file."]]  # noqa: RUF012
+    optParameters = [["config", "c", default_config(), "The configuration file."]]  # noqa: RUF012
     compData = Completions(optActions={"config": CompleteFiles()})
 
     def postOptions(self) -> None:

@@ -47,8 +47,8 @@ function _shtab_tftpd_using
   test "$_shtab_tftpd_cmdpath" = "$argv"
 end
 
-set -g _shtab_tftpd_commands run check explain import-map dhcp-config schema install-units
-set -g _shtab_tftpd_opts_with_value --address --client --config --mac --mode --networks --option --prefix --root --to --user -c
+set -g _shtab_tftpd_commands run init check explain import-map dhcp-config schema install-units
+set -g _shtab_tftpd_opts_with_value --address --client --clients --config --mac --mode --networks --option --output --port --prefix --root --to --user -c -o
 
 complete -c tftpd -e
 complete -c tftpd -f
@@ -57,17 +57,30 @@ complete -c tftpd -n _shtab_tftpd_using -s h -l help -d 'show this help message 
 complete -c tftpd -n _shtab_tftpd_using -l version -d 'show the version and the data plane'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a run -d 'serve in the foreground, like `twistd -n tftp`'
 complete -c tftpd -n '_shtab_tftpd_using run' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using run' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
-complete -c tftpd -n '_shtab_tftpd_using run; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using run' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using run; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a init -d 'write a commented configuration'
+complete -c tftpd -n '_shtab_tftpd_using init' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using init' -l root -xka "(__fish_complete_directories)" -d 'directory of the files'
+complete -c tftpd -n '_shtab_tftpd_using init' -l address -x -d 'serve on this address only; may be repeated (default: all)'
+complete -c tftpd -n '_shtab_tftpd_using init' -l port -x -d 'UDP port (default: 69)'
+complete -c tftpd -n '_shtab_tftpd_using init' -l clients -x -d 'networks of the clients (default: all; for backups the private networks)'
+complete -c tftpd -n '_shtab_tftpd_using init' -l http -d 'serve the same files over HTTP, port 80'
+complete -c tftpd -n '_shtab_tftpd_using init' -l no-status -d 'without the status page on 127.0.0.1'
+complete -c tftpd -n '_shtab_tftpd_using init' -l create -d 'make the directory if it does not exist'
+complete -c tftpd -n '_shtab_tftpd_using init' -l output -s o -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml); - is standard output'
+complete -c tftpd -n '_shtab_tftpd_using init' -l force -d 'replace an existing file'
+complete -c tftpd -n '_shtab_tftpd_using init' -l yes -s y -d 'ask no questions'
+complete -c tftpd -n '_shtab_tftpd_using init; and test $_shtab_tftpd_npos -eq 0' -ka "boot backups mirror" -d 'boot, backups, mirror (asked for if it is missing)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a check -d 'report all problems of a configuration and its templates'
 complete -c tftpd -n '_shtab_tftpd_using check' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using check' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using check' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using check' -l no-templates -d 'do not check the templates'
 complete -c tftpd -n '_shtab_tftpd_using check' -l online -d 'ask each origin once'
-complete -c tftpd -n '_shtab_tftpd_using check; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using check; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a explain -d 'Explains how the daemon would answer a request, and why. Changes nothing. Exits with 0 if the request is granted and 1 if it is refused.'
 complete -c tftpd -n '_shtab_tftpd_using explain' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using explain' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using explain' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l client -x -d 'the client'"'"'s address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l to -x -d 'the request'"'"'s destination address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l mac -x -d 'the client'"'"'s MAC address (default: from this host'"'"'s neighbour table)'
@@ -80,10 +93,10 @@ complete -c tftpd -n '_shtab_tftpd_using import-map' -s h -l help -d 'show this 
 complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd; - reads standard input'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a dhcp-config -d 'print the lines of a DHCP server for the boot loaders in the directories'
 complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -s h -l help -d 'show this help message and exit'
-complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l address -x -d 'IPv4 address of this server (default: the first address of `listen`)'
 complete -c tftpd -n '_shtab_tftpd_using dhcp-config; and test $_shtab_tftpd_npos -eq 0' -ka "dnsmasq kea isc" -d 'the program that reads the lines'
-complete -c tftpd -n '_shtab_tftpd_using dhcp-config; and test $_shtab_tftpd_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: /etc/tftpd/tftpd.yaml)'
+complete -c tftpd -n '_shtab_tftpd_using dhcp-config; and test $_shtab_tftpd_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a schema -d 'print the JSON Schema of the configuration'
 complete -c tftpd -n '_shtab_tftpd_using schema' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a install-units -d 'install systemd units and a configuration'
