@@ -7,6 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -462,3 +465,121 @@ def test_put_from_standard_input_without_temporary_directory_fails_clearly(
         b"tftpc: cannot copy the input to a temporary file (see TMPDIR): "
         b"No usable temporary directory found in ['/tmp']\n"
     )
+
+
+def test_a_url_pattern_reads_several_files(tftpc, url, running, tmp_path):
+    for name in ("r1", "r2", "s1", "s2"):
+        (running.root / name).write_text(name)
+    done = tftpc("get", "-q", f"{url}/{{r,s}}[1-2]")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        name: name for name in ("r1", "r2", "s1", "s2")
+    }
+
+
+def test_without_patterns_brackets_are_part_of_the_name(tftpc, url, running):
+    (running.root / "a[1-2]").write_text("brackets")
+    done = tftpc("get", "-g", "-o", "-", f"{url}/a[1-2]")
+    assert (done.returncode, done.stdout) == (0, b"brackets")
+
+
+def test_parallel_transfers_run_at_the_same_time(tftpc, silent_server):
+    """Each of four requests waits for a second; one after the other they would take four."""
+    port = silent_server.getsockname()[1]
+    started = time.monotonic()
+    done = tftpc("get", "--parallel", "4", "--patience", "2", f"tftp://127.0.0.1:{port}/[1-4]")
+    assert time.monotonic() - started < 6
+    assert done.returncode == 5
+    assert sorted(line.split(b":")[1] for line in done.stderr.splitlines()) == [
+        b" 1", b" 2", b" 3", b" 4",
+    ]  # fmt: skip
+
+
+def test_parallel_transfers_store_all_files(tftpc, url, running, tmp_path):
+    (running.root / "many").mkdir()
+    for number in range(20):
+        (running.root / "many" / str(number)).write_bytes(bytes([number]) * 5000)
+    done = tftpc("get", "--json", "--parallel", "8", f"{url}/many/[0-19]", f"{url}/missing")
+    assert done.returncode == 3
+    outcomes = [json.loads(line)["outcome"] for line in done.stdout.splitlines()]
+    assert sorted(outcomes) == ["NotFound"] + ["done"] * 20
+    for number in range(20):
+        assert (tmp_path / str(number)).read_bytes() == bytes([number]) * 5000
+
+
+def test_an_interrupt_ends_all_parallel_transfers(tmp_path, silent_server):
+    port = silent_server.getsockname()[1]
+    command = [*TFTPC, "get", "--parallel", "3", f"tftp://127.0.0.1:{port}/[1-9]"]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE) as client:
+        peers = {silent_server.recvfrom(600)[1] for _ in range(3)}
+        for peer in peers:
+            silent_server.sendto(b"\0\3\0\1" + bytes(512), peer)
+        client.send_signal(signal.SIGINT)
+        assert client.wait(LIMIT) == 130
+    errors = set()
+    while errors != peers:
+        datagram, peer = silent_server.recvfrom(600)
+        if datagram[:2] == b"\0\5":
+            errors.add(peer)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_timeout_is_tried_again(tmp_path, silent_server):
+    port = silent_server.getsockname()[1]
+    url = f"tftp://127.0.0.1:{port}/x"
+    command = [*TFTPC, "get", "--retry", "2", "--patience", "1", "-o", "-", url]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=pipe
+    ) as client:
+        _, first = silent_server.recvfrom(600)
+        peer = first
+        while peer == first:  # a new attempt has a new port
+            _, peer = silent_server.recvfrom(600)
+        silent_server.sendto(b"\0\3\0\1data", peer)
+        stdout, stderr = client.communicate(timeout=LIMIT)
+    assert (client.returncode, stdout) == (0, b"data")
+    assert b"; next attempt in 1 s\n" in stderr
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(0, 2), (1, 1), (2, 1), (3, 2)])
+def test_only_temporary_errors_are_tried_again(tftpc, silent_server, code, attempts):
+    port = silent_server.getsockname()[1]
+    peers = set()
+
+    def refuse():
+        with suppress(OSError):
+            while True:
+                _, peer = silent_server.recvfrom(600)
+                peers.add(peer)
+                silent_server.sendto(b"\0\5\0%c\0" % code, peer)
+
+    thread = threading.Thread(target=refuse, daemon=True)
+    thread.start()
+    done = tftpc("get", "--retry", "1", "--no-options", f"tftp://127.0.0.1:{port}/x")
+    assert done.returncode != 0
+    assert len(peers) == attempts
+
+
+def test_the_rate_is_limited(tftpc, url, tmp_path):
+    started = time.monotonic()
+    done = tftpc("get", "--json", "--limit-rate", "64k", f"{url}/file")
+    assert time.monotonic() - started > 100_000 / 65536 - 0.3
+    result = json.loads(done.stdout)
+    assert (result["outcome"], result["retransmits"]) == ("done", 0)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_the_rate_of_an_upload_is_limited(tftpc, running, url, tmp_path):
+    (tmp_path / "up").write_bytes(CONTENT)
+    started = time.monotonic()
+    done = tftpc("put", "--json", "--limit-rate", "128k", "up", f"{url}/limited")
+    assert time.monotonic() - started > 100_000 / 131_072 - 0.3
+    assert json.loads(done.stdout)["retransmits"] == 0
+
+
+@pytest.mark.parametrize("rate", ["1k", "-5", "x", "10x", ""])
+def test_a_limit_of_the_rate_has_a_minimum_and_a_unit(tftpc, url, rate):
+    done = tftpc("get", "--limit-rate", rate, f"{url}/file")
+    assert done.returncode == 2
+    assert done.stderr

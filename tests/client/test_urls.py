@@ -3,6 +3,7 @@
 import pytest
 
 from tftpd.client.errors import UsageError
+from tftpd.client.globs import MAX_URLS, expand_url
 from tftpd.client.jobs import RemoteFile, is_url, parse_url, remote_file
 from tftpd.protocol.negotiation import Mode
 
@@ -73,3 +74,37 @@ def test_a_host_and_an_optional_port_are_parsed(text, host, port):
 def test_an_invalid_port_is_rejected():
     with pytest.raises(UsageError, match="invalid port 65536"):
         remote_file("host:65536", "f", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a", ["a"]),
+        ("{a,b,}.cfg", ["a.cfg", "b.cfg", ".cfg"]),
+        ("r[8-11]", ["r8", "r9", "r10", "r11"]),
+        ("r[08-11]", ["r08", "r09", "r10", "r11"]),
+        ("[a-c]", ["a", "b", "c"]),
+        ("[X-Z:2]", ["X", "Z"]),
+        ("[0-10:5]", ["0", "5", "10"]),
+        ("{x,y}/[1-2]", ["x/1", "x/2", "y/1", "y/2"]),
+        ("%5B1-2%5D", ["%5B1-2%5D"]),
+    ],
+)
+@pytest.mark.parametrize("host", ["h", "[2001:db8::1]", "[::1]:69"])
+def test_a_pattern_stands_for_several_urls(host, pattern, names):
+    assert expand_url(f"tftp://{host}/{pattern}") == [f"tftp://{host}/{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["{a", "a}", "[1-", "1]", "[5-1]", "[c-a]", "[a-C]", "[1-2:0]", "{}", "[]", "{a,{b}}"],
+)
+def test_an_invalid_pattern_is_rejected(pattern):
+    with pytest.raises(UsageError, match=r"pattern|empty range"):
+        expand_url(f"tftp://h/{pattern}")
+
+
+@pytest.mark.parametrize("pattern", ["[1-999999999999]", "[1-1000][1-1000]", "{a,b}[1-99999]"])
+def test_a_pattern_stands_for_a_bounded_number_of_urls(pattern):
+    with pytest.raises(UsageError, match=f"more than {MAX_URLS} URLs"):
+        expand_url(f"tftp://h/{pattern}")

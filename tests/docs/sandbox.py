@@ -276,6 +276,8 @@ def run_blocks(
             (directory / "home/lesson.yaml").write_text(block.text)
     script = ENTER
     text = "".join(block.text for block in blocks if block.language != "yaml")
+    if "tftpd init" in text:
+        script += "rm /etc/tftpd/tftpd.yaml\n"
     if "useradd" not in text:
         script += _USER
     if daemon:
@@ -300,7 +302,7 @@ def run_blocks(
         runner = {"python": "PYTHON"}.get(block.language, "bash -e -o pipefail")
         # `tftpd.yaml` in a command is the configuration, from whatever directory.
         script += f"""
-cd SANDBOX/home; cp /etc/tftpd/tftpd.yaml .
+cd SANDBOX/home; [ ! -e /etc/tftpd/tftpd.yaml ] || cp /etc/tftpd/tftpd.yaml .
 set +e
 {runner} SANDBOX/block{number} >SANDBOX/out{number} 2>SANDBOX/err{number} </dev/null
 echo $? >SANDBOX/status{number}
@@ -378,6 +380,8 @@ def _fill(directory: Path) -> None:
     (tftp / "bios/pxelinux.0").write_bytes(bytes(42864))
     for name in ("ldlinux.c32", "alive", "x", "a", "b", "c"):
         (tftp / name).write_bytes(name.encode() * 300)
+    for number in range(1, 21):
+        (tftp / f"backups/r{number:02}.cfg").write_text(f"hostname r{number}\n")
     (tftp / "boot/BCD").write_bytes(bytes(28672))
     (tftp / "vmlinuz").write_bytes(os.urandom(200_000))
     (tftp / "empty").touch()

@@ -6,10 +6,12 @@ from math import inf
 
 import tftpd
 from tftpd.client.errors import UsageError
-from tftpd.client.settings import IDLE_TIMEOUT_SECONDS, MAX_SIZE_BYTES, MIN_RATE
+from tftpd.client.settings import IDLE_TIMEOUT_SECONDS, MAX_SIZE_BYTES, MIN_MAX_RATE, MIN_RATE
 from tftpd.protocol.negotiation import Mode
 
 _PROBE_TIMEOUT_SECONDS = 5.0
+_MAX_PARALLEL = 256
+_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}  # as curl has them
 _MODE_ALIASES = {"binary": "octet", "ascii": "netascii"}
 
 
@@ -28,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_PrintVersion, nargs=0, help=help_text)
     # For the commands that do not have all of these options.
     top.set_defaults(output=None, quiet=False, verbose=False, trace=False, json=False)
+    top.set_defaults(retry=0, parallel=1, has_globs=False)
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -45,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
     get.add_argument(
         "--max-size", type=parse_natural, default=MAX_SIZE_BYTES, metavar="BYTES",
         help="fail if a file is larger (default: 4 GiB)",
+    )  # fmt: skip
+    get.add_argument(
+        "-g", "--globoff", action="store_false", dest="has_globs",
+        help="{a,b} and [1-5] in a URL have no special meaning (default: several files)",
     )  # fmt: skip
     _add_transfer_options(get)
 
@@ -111,6 +118,14 @@ def _add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="print every packet and the agreed options"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each file")
+    parser.add_argument(
+        "--retry", type=parse_natural, default=0, metavar="N",
+        help="repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parallel", type=_parse_count, default=1, metavar="N",
+        help="transfer up to N files at the same time, 1 to 256 (default: 1)",
+    )  # fmt: skip
 
 
 def _add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +156,10 @@ def _add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-rate", type=parse_natural, default=MIN_RATE, metavar="BYTES",
         help=f"fail below this rate per second in twice --patience (default: {MIN_RATE}; 0: off)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit-rate", type=parse_rate, dest="max_rate", metavar="BYTES",
+        help="bytes per second of each file, at least 2k; k, M and G are units (default: no limit)",
     )  # fmt: skip
     _add_server_options(parser, IDLE_TIMEOUT_SECONDS)
 
@@ -183,6 +202,22 @@ def parse_seconds(text: str) -> float:
         if 0 <= seconds < inf:
             return seconds
     raise UsageError(f'not a number of seconds: "{text}"')
+
+
+def parse_rate(text: str) -> int:
+    """Parse a number of bytes with an optional unit; raise `UsageError` for other text."""
+    unit = _UNITS.get(text[-1:].lower(), 1)
+    rate = parse_natural(text if unit == 1 else text[:-1]) * unit
+    if rate < MIN_MAX_RATE:
+        raise UsageError(f'the limit "{text}" is below {MIN_MAX_RATE} bytes per second')
+    return rate
+
+
+def _parse_count(text: str) -> int:
+    count = parse_natural(text)
+    if not 1 <= count <= _MAX_PARALLEL:
+        raise UsageError(f"invalid number {text}: 1 to {_MAX_PARALLEL} files at the same time")
+    return count
 
 
 def _parse_encoding(text: str) -> str:

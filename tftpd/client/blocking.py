@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import wraps
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, ParamSpec
 
 from tftpd.client import transfer as transfers
@@ -83,6 +83,8 @@ class BlockingDriver:
                     self._receive_answer()
                 else:
                     self._receive_data(self._connected)
+                if transfer.max_rate is not None:
+                    self._pause()
                 self._send_all()
                 # Datagrams without effect may arrive faster than a wait could end.
                 if (now := monotonic()) > transfer.machine.deadline + _MAX_WAIT_SECONDS:
@@ -97,6 +99,14 @@ class BlockingDriver:
                 self._connected.close()
             if self._epoll is not None:
                 self._epoll.close()
+
+    def _pause(self) -> None:
+        """Wait until the transfer is within its rate, or cancelled."""
+        transfer = self._transfer
+        while transfer.machine.outcome is None and (seconds := transfer.pause(monotonic())) > 0:
+            if transfer.cancelled is not None and transfer.cancelled.is_set():
+                break
+            sleep(min(seconds, _MAX_WAIT_SECONDS))
 
     def _send_all(self) -> None:
         transfer = self._transfer
@@ -160,7 +170,8 @@ class BlockingDriver:
     def _serve(self, sock: socket.socket) -> Sequence[bytes]:
         """Let the data plane answer expected datagrams; return the others."""
         transfer, plane, fd = self._transfer, self._plane, sock.fileno()
-        if transfer.trace is not None or not transfer.lend(plane, fd):
+        is_watched = transfer.trace is not None or transfer.max_rate is not None
+        if is_watched or not transfer.lend(plane, fd):
             return self._read(sock)
         try:
             events, _, _ = plane.turn(_TURN_SECONDS, _TURN_SECONDS, 1)

@@ -1,4 +1,4 @@
-"""Runs the transfers of one command one after the other, and prints the results.
+"""Runs the transfers of one command, and prints the results.
 
 Also shows the progress bar and the packet trace.
 """
@@ -10,21 +10,28 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO, TextIO
 
 from tftpd.access.paths import printable_name
-from tftpd.client.blocking import get, put
-from tftpd.client.errors import LocalError, TransferError, translate_to_local_error
+from tftpd.client.blocking import run_transfer
+from tftpd.client.errors import LocalError, TimedOut, TransferError, translate_to_local_error
 from tftpd.client.files import copy_to_temporary, open_local
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
-from tftpd.client.transfer import PacketTrace, Progress
+from tftpd.client.transfer import PacketTrace, Progress, get, put
 from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
+
+# Errors after which another attempt may succeed: a busy server, a full disk.
+_TEMPORARY_CODES = (ErrorCode.NOT_DEFINED, ErrorCode.DISK_FULL)
+_MAX_RETRY_SECONDS = 60
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -47,25 +54,63 @@ class CommandRunner:
         self._arguments = arguments
         self._jobs = jobs
         self._settings = parse_settings(arguments)
+        self._cancelled = Event()
         self._output = sys.stderr if arguments.output == "-" else sys.stdout
         if arguments.command == "put" and any(job.local is None for job in jobs):
             self._stdin = copy_to_temporary(sys.stdin.buffer)
 
     def run_all(self) -> int:
         """Run all transfers; return the exit status of the first one that failed, or 0."""
-        statuses = [self._run_job(job) for job in self._jobs]
+        n_parallel = min(self._arguments.parallel, len(self._jobs))
+        if n_parallel > 1:
+            statuses = self._run_parallel(n_parallel)
+        else:
+            statuses = [self._print_outcome(job, self._run_job(job)) for job in self._jobs]
         return next((status for status in statuses if status), 0)
 
-    def _run_job(self, job: TransferJob) -> int:
-        arguments = self._arguments
-        no_bar = arguments.quiet or arguments.json or arguments.trace
+    def _run_parallel(self, n_parallel: int) -> list[int]:
+        """Run the transfers in threads. Print each result when it is there."""
+        from concurrent.futures import ThreadPoolExecutor, as_completed  # slow, and seldom needed
+
+        jobs, pool = self._jobs, ThreadPoolExecutor(n_parallel)
         try:
-            with progress_bar(job.remote.text, no_bar) as progress:
-                result = self._transfer(job, progress)
-        except TransferError as error:
-            self._print_error(job, error)
-            return error.exit_status
-        self._print_result(job, result)
+            running = {pool.submit(self._run_job, job): n for n, job in enumerate(jobs)}
+            statuses = [0] * len(jobs)
+            for done in as_completed(running):
+                n = running[done]
+                statuses[n] = self._print_outcome(jobs[n], done.result())
+            return statuses
+        finally:
+            # After an exception, such as KeyboardInterrupt, the servers of the others get an ERROR.
+            self._cancelled.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _run_job(self, job: TransferJob) -> TransferResult | TransferError:
+        """Run a transfer, and again after a failure that may be temporary."""
+        arguments = self._arguments
+        is_single = arguments.parallel == 1 or len(self._jobs) == 1
+        no_bar = arguments.quiet or arguments.json or arguments.trace or not is_single
+        for attempt in count():
+            try:
+                with progress_bar(job.remote.text, no_bar) as progress:
+                    return self._transfer(job, progress)
+            except TransferError as error:
+                is_temporary = isinstance(error, TimedOut) or error.code in _TEMPORARY_CODES
+                if not is_temporary or attempt >= arguments.retry or self._cancelled.is_set():
+                    return error
+                delay = min(1 << attempt, _MAX_RETRY_SECONDS)
+                if not arguments.quiet:
+                    text = f"{self._describe_error(job, error)}; next attempt in {delay} s"
+                    print(f"tftpc: {text}", file=sys.stderr, flush=True)
+                self._cancelled.wait(delay)
+        raise AssertionError  # `count` has no end
+
+    def _print_outcome(self, job: TransferJob, outcome: TransferResult | TransferError) -> int:
+        """Print the outcome of a transfer, and return the exit status."""
+        if isinstance(outcome, TransferError):
+            self._print_error(job, outcome)
+            return outcome.exit_status
+        self._print_result(job, outcome)
         return 0
 
     def _transfer(self, job: TransferJob, progress: Progress | None) -> TransferResult:
@@ -76,9 +121,9 @@ class CommandRunner:
         options |= {"port": remote.port or self._arguments.port, "trace": self._trace}
         if self._arguments.command == "put":
             source = job.local or Path(self._stdin.name)
-            return put(*server, source, **options)
+            return run_transfer(put(*server, source, **options), self._cancelled)
         with _open_destination(job.local) as to:
-            return get(*server, to, **options)
+            return run_transfer(get(*server, to, **options), self._cancelled)
 
     def _print_result(self, job: TransferJob, result: TransferResult) -> None:
         if self._arguments.json:
@@ -105,11 +150,15 @@ class CommandRunner:
         if self._arguments.json:
             self._print_json(job, outcome=type(error).__name__, code=error.code, detail=error.text)
         else:
-            text = printable_name(error.text.encode("utf-8", "surrogateescape"))
-            if not isinstance(error, LocalError):  # its text names the local file or the host
-                code = "" if error.code is None else f" (ERROR {error.code})"
-                text = f"{job.remote.text}: {text}{code}"
-            print(f"tftpc: {text}", file=sys.stderr, flush=True)
+            print(f"tftpc: {self._describe_error(job, error)}", file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _describe_error(job: TransferJob, error: TransferError) -> str:
+        text = printable_name(error.text.encode("utf-8", "surrogateescape"))
+        if isinstance(error, LocalError):  # its text names the local file or the host
+            return text
+        code = "" if error.code is None else f" (ERROR {error.code})"
+        return f"{job.remote.text}: {text}{code}"
 
     def _print_json(self, job: TransferJob, **values: object) -> None:
         import json  # slow, and seldom needed

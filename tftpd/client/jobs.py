@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from tftpd.client.arguments import parse_mode, parse_port
 from tftpd.client.errors import LocalError, UsageError
+from tftpd.client.globs import expand_url
 from tftpd.net.packet_text import printable_text
 from tftpd.protocol.negotiation import Mode
 
@@ -184,7 +185,10 @@ def _parse_remotes(arguments: Namespace) -> list[RemoteFile]:
     """Return the files of a command line: URLs, or a host and names."""
     first, *names = arguments.what
     if is_url(first):
-        return [_check_name(parse_url(url, arguments.encoding)) for url in arguments.what]
+        urls = arguments.what
+        if arguments.has_globs:
+            urls = [each for url in urls for each in expand_url(url)]
+        return [_check_name(parse_url(url, arguments.encoding)) for url in urls]
     return [remote_file(first, name, arguments.encoding) for name in names]
 
 

@@ -8,6 +8,7 @@ from tftpd.protocol.request import TransferRequest
 DEFAULT_WINDOWSIZE = 16  # blocks; 32 are 10 % faster, but overflow queues of many networks
 IDLE_TIMEOUT_SECONDS = 30.0
 MAX_SIZE_BYTES = 4 << 30  # block numbers without rollover end there: 65,535 blocks of 65,464 bytes
+MIN_MAX_RATE = 2048  # bytes per second: a block of 512 bytes each quarter of a second
 MIN_RATE = 128  # bytes per second: one block of 512 bytes in 4 s
 
 # Limit of a default window. Linux's default socket buffer can hold this much data together with
@@ -33,6 +34,9 @@ class ClientSettings:
         max_size: Largest file of a download in bytes. None: no limit.
         min_rate: The transfer fails if it is slower, in bytes per second over twice the idle
             timeout. 0: no limit.
+        max_rate: The transfer is not faster, in bytes per second, at least 2048. Windows are
+            reduced to a quarter of a second, so that the server does not repeat blocks. None: no
+            limit.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
             from 0 and knows no options. In a download, the server's first block decides.
         has_options: False to request no option, for servers that ignore such requests.
@@ -47,6 +51,7 @@ class ClientSettings:
     idle_timeout: float = IDLE_TIMEOUT_SECONDS
     max_size: int | None = MAX_SIZE_BYTES
     min_rate: int = MIN_RATE
+    max_rate: int | None = None
     first_block: int = 1
     has_options: bool = True
 
@@ -67,8 +72,10 @@ class ClientSettings:
         Raises:
             ValueError: A setting is out of its range, or the name is empty or contains NUL.
         """
+        if self.max_rate is not None and self.max_rate < MIN_MAX_RATE:
+            raise ValueError(f"a limit of the rate is at least {MIN_MAX_RATE} bytes per second")
         name = filename.encode() if isinstance(filename, str) else filename
-        blksize = path_blksize if self.blksize is None else self.blksize
+        blksize = min(path_blksize, self._paced_bytes) if self.blksize is None else self.blksize
         windowsize = self._windowsize(blksize)
         tsize = 0 if self.mode is Mode.OCTET else None
         others = self.rollover, self.first_block, self.has_options
@@ -76,7 +83,14 @@ class ClientSettings:
             direction, name, self.mode, blksize, windowsize, self.timeout, tsize, *others
         )
 
+    @property
+    def _paced_bytes(self) -> int:
+        """Largest window, in bytes, that the limit of the rate allows."""
+        limit = OptionLimits().window_bytes
+        return limit if self.max_rate is None else min(limit, self.max_rate // 4)
+
     def _windowsize(self, blksize: int) -> int:
+        paced = max(1, self._paced_bytes // blksize)
         if self.windowsize is None:
-            return max(1, min(DEFAULT_WINDOWSIZE, _MAX_DEFAULT_WINDOW_BYTES // blksize))
-        return min(self.windowsize, max(1, OptionLimits().window_bytes // blksize))
+            return max(1, min(DEFAULT_WINDOWSIZE, _MAX_DEFAULT_WINDOW_BYTES // blksize, paced))
+        return min(self.windowsize, paced)

@@ -93,6 +93,7 @@ class ClientTransfer(ABC, Generic[File]):
         progress: Called at most five times a second, and at the end; may be None.
         trace: Called for each datagram; may be None.
         min_rate: Bytes per second that the transfer must have; see `ClientSettings`.
+        max_rate: Bytes per second that it must not exceed; None: no limit.
         peer: The server's TID; its well-known port until it has answered.
         answered: True after the first answer, if the server has accepted the request.
         machine: The state machine of the present phase.
@@ -110,6 +111,7 @@ class ClientTransfer(ABC, Generic[File]):
     progress: Progress | None = None
     trace: PacketTrace | None = None
     min_rate: int = 0
+    max_rate: int | None = None
 
     def __post_init__(self) -> None:
         self.machine: RequestMachine | Receiver | Sender
@@ -166,6 +168,12 @@ class ClientTransfer(ABC, Generic[File]):
                 if self.answered:
                     self._receive_data(datagrams[index:], now)
                     break
+
+    def pause(self, now: float) -> float:
+        """Return the seconds to wait before the next `advance()`, to stay within `max_rate`."""
+        if self.max_rate is None or not self.answered:
+            return 0.0
+        return max(0.0, self._started + self.bytes_transferred / self.max_rate - now)
 
     def on_refused(self, now: float) -> None:
         """Handle an ICMP error after the first answer."""
@@ -536,7 +544,8 @@ def get(
         files.check_destination(path)
     server = resolve_server(host, port, settings.local)
     request = settings.transfer_request(Direction.READ, name, server.blksize)
-    hooks, max_size = (progress, trace, settings.min_rate), settings.max_size
+    hooks = progress, trace, settings.min_rate, settings.max_rate
+    max_size = settings.max_size
     if path is not None:
         open_file = partial(files.FileDownload.create, path, max_size)
         return DownloadTransfer(request, server, _policy(settings), open_file, path, *hooks)
@@ -587,7 +596,7 @@ def put(
     if request.tsize is not None:
         request = replace(request, tsize=opened.size)
     local = source if isinstance(source, str | Path) else "input"
-    hooks = progress, trace, settings.min_rate
+    hooks = progress, trace, settings.min_rate, settings.max_rate
     return UploadTransfer(request, server, _policy(settings), opened, local, *hooks)
 
 

@@ -48,7 +48,7 @@ function _shtab_tftpc_using
 end
 
 set -g _shtab_tftpc_commands get put probe prompt
-set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --local --max-size --min-rate --mode --output --patience --port --rollover --timeout --windowsize -o
+set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --limit-rate --local --max-size --min-rate --mode --output --parallel --patience --port --retry --rollover --timeout --windowsize -o
 
 complete -c tftpc -e
 complete -c tftpc -f
@@ -59,6 +59,7 @@ complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a 
 complete -c tftpc -n '_shtab_tftpc_using get' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using get' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'local file, directory, or - for standard output (default: the name on the server)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l max-size -x -d 'fail if a file is larger (default: 4 GiB)'
+complete -c tftpc -n '_shtab_tftpc_using get' -s g -l globoff -d '{a,b} and [1-5] in a URL have no special meaning (default: several files)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l mode -xka "octet netascii" -d 'transfer mode if the URL has none (default: octet); netascii converts line ends'
 complete -c tftpc -n '_shtab_tftpc_using get' -l blksize -x -d 'block size, 8 to 65464 (default: the largest that needs no IP fragmentation)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l windowsize -x -d 'blocks in a window, up to 2 MiB (default: 16, fewer if the blocks are large)'
@@ -66,6 +67,7 @@ complete -c tftpc -n '_shtab_tftpc_using get' -l timeout -x -d 'retransmission i
 complete -c tftpc -n '_shtab_tftpc_using get' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
+complete -c tftpc -n '_shtab_tftpc_using get' -l limit-rate -x -d 'bytes per second of each file, at least 2k; k, M and G are units (default: no limit)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l local -x -d 'local IP address to send from (default: any)'
@@ -75,6 +77,8 @@ complete -c tftpc -n '_shtab_tftpc_using get' -l encoding -x -d 'encoding of fil
 complete -c tftpc -n '_shtab_tftpc_using get' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using get' -s v -l verbose -d 'print every packet and the agreed options'
 complete -c tftpc -n '_shtab_tftpc_using get' -l json -d 'print one JSON object for each file'
+complete -c tftpc -n '_shtab_tftpc_using get' -l retry -x -d 'repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)'
+complete -c tftpc -n '_shtab_tftpc_using get' -l parallel -x -d 'transfer up to N files at the same time, 1 to 256 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a put -d 'write files to a server'
 complete -c tftpc -n '_shtab_tftpc_using put' -s h -l help -d 'show this help message and exit'
 complete -c tftpc -n '_shtab_tftpc_using put' -l mode -xka "octet netascii" -d 'transfer mode if the URL has none (default: octet); netascii converts line ends'
@@ -84,6 +88,7 @@ complete -c tftpc -n '_shtab_tftpc_using put' -l timeout -x -d 'retransmission i
 complete -c tftpc -n '_shtab_tftpc_using put' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
+complete -c tftpc -n '_shtab_tftpc_using put' -l limit-rate -x -d 'bytes per second of each file, at least 2k; k, M and G are units (default: no limit)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l local -x -d 'local IP address to send from (default: any)'
@@ -93,6 +98,8 @@ complete -c tftpc -n '_shtab_tftpc_using put' -l encoding -x -d 'encoding of fil
 complete -c tftpc -n '_shtab_tftpc_using put' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using put' -s v -l verbose -d 'print every packet and the agreed options'
 complete -c tftpc -n '_shtab_tftpc_using put' -l json -d 'print one JSON object for each file'
+complete -c tftpc -n '_shtab_tftpc_using put' -l retry -x -d 'repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)'
+complete -c tftpc -n '_shtab_tftpc_using put' -l parallel -x -d 'transfer up to N files at the same time, 1 to 256 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l first-block -xka "0 1" -d 'number of the first block of an upload; 0 for servers that count from 0 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using put; and test $_shtab_tftpc_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'local files, or - for standard input; then the URL, or a host and a path, which must end with / if there are several files'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a probe -d 'test how a server behaves and why a boot may fail'
@@ -113,6 +120,7 @@ complete -c tftpc -n '_shtab_tftpc_using prompt' -l timeout -x -d 'retransmissio
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l rollover -xka "0 1" -d 'block number after 65535: 0 or 1 (default: do not request the option)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l no-options -d 'send a request without options (default: only if the server ignores or refuses them)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l min-rate -x -d 'fail below this rate per second in twice --patience (default: 128; 0: off)'
+complete -c tftpc -n '_shtab_tftpc_using prompt' -l limit-rate -x -d 'bytes per second of each file, at least 2k; k, M and G are units (default: no limit)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l port -x -d 'server port if the URL has none (default: 69)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l patience -x -d 'fail if the server sends nothing for this time (default: 30)'
 complete -c tftpc -n '_shtab_tftpc_using prompt' -l local -x -d 'local IP address to send from (default: any)'
