@@ -70,6 +70,43 @@ def test_kea_has_a_class_for_each_loader(run):
     assert {item["next-server"] for item in classes} == {SERVER}
 
 
+HTTP = [{"address": SERVER}, {"address": SERVER, "port": 80, "protocol": "http"}]
+HTTP_EXPECTED = {
+    15: f"http://{SERVER}/EFI/BOOT/BOOTIA32.EFI",
+    16: f"http://{SERVER}/efi/shimx64.efi",
+    19: f"http://{SERVER}/ipxe-arm64.efi",
+}
+
+
+def test_a_server_with_http_also_has_lines_for_http_boot(run):
+    lines = run("dnsmasq", listen=HTTP).splitlines()
+    assert f"dhcp-boot=tag:x64-http,http://{SERVER}/efi/shimx64.efi" in lines
+    text = re.sub("^//.*", "", run("kea", listen=HTTP), flags=re.MULTILINE)
+    classes = json.loads(text)["Dhcp4"]["client-classes"]
+    urls = {item["boot-file-name"] for item in classes if item["name"].endswith("-http")}
+    assert urls == set(HTTP_EXPECTED.values())
+    assert all(f'filename "{url}";' in run("isc", listen=HTTP) for url in urls)
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol", "address", "url"),
+    [
+        (80, "http", SERVER, f"http://{SERVER}/"),
+        (8080, "http", "0.0.0.0", f"http://{SERVER}:8080/"),
+        (80, "http", "::", f"http://{SERVER}/"),
+        (80, "http", "192.0.2.99", ""),
+    ],
+)
+def test_the_url_is_that_of_the_listener(run, port, protocol, address, url):
+    listen = [{"address": SERVER}, {"address": address, "port": port, "protocol": protocol}]
+    text = run("dnsmasq", ["bootx64.efi"], listen=listen)
+    assert (f"dhcp-boot=tag:x64-http,{url}bootx64.efi" in text) == bool(url)
+
+
+def test_bios_has_no_http_boot(run):
+    assert "http" not in run("dnsmasq", ["pxelinux.0"], listen=HTTP)
+
+
 def test_names_have_the_prefix_of_their_directory(run):
     assert ",boot/pxelinux.0,," in run("dnsmasq", ["pxelinux.0"], path="/boot")
 
@@ -105,7 +142,7 @@ def test_directories_of_single_clients_are_left_out(run, tmp_path):
 
 @pytest.mark.check
 def test_dnsmasq_hands_out_the_loaders(run, tmp_path):
-    lines = run("dnsmasq", read=TEMPLATES)
+    lines = run("dnsmasq", read=TEMPLATES, listen=HTTP)
     check_file = tmp_path / "test.conf"
     check_file.write_text(lines)
     check("dnsmasq", "--test", f"--conf-file={check_file}")
@@ -114,15 +151,19 @@ def test_dnsmasq_hands_out_the_loaders(run, tmp_path):
         for (number, user_class), file in EXPECTED.items():
             offer = ask(client, discover(number, user_class, PXE % number))
             assert (offer.server, offer.file) == (SERVER, file)
+        for number, url in HTTP_EXPECTED.items():
+            offer = ask(client, discover(number, b"", b"HTTPClient:Arch:%05d" % number))
+            assert (offer.file, offer.options[60]) == (url, b"HTTPClient")
 
 
 @pytest.mark.check
 @pytest.mark.parametrize("files", [FILES, ["pxelinux.0"]])
 @pytest.mark.parametrize("read", [True, TEMPLATES], ids=["plain", "templates"])
-def test_kea_and_dhcpd_accept_their_lines(run, tmp_path, files, read):
+@pytest.mark.parametrize("listen", [HTTP[:1], HTTP], ids=["tftp", "http"])
+def test_kea_and_dhcpd_accept_their_lines(run, tmp_path, files, read, listen):
     for server, command in {"kea": ("kea-dhcp4", "-t"), "isc": ("dhcpd", "-t", "-cf")}.items():
         file = tmp_path / server
-        file.write_text(run(server, files, read=read))
+        file.write_text(run(server, files, read=read, listen=listen))
         check(*command, str(file))
 
 

@@ -33,12 +33,14 @@ class _Platform:
         numbers: Client architectures (DHCP option 93, RFC 4578, registry of IANA).
         loaders: Names of boot loaders in lower case, the preferred one first. A name with a
             directory is that of grub-mknetdir.
+        http_number: Client architecture of the same machine in UEFI HTTP Boot; 0 if there is none.
     """
 
     label: str
     text: str
     numbers: tuple[int, ...]
     loaders: tuple[str, ...]
+    http_number: int = 0
 
 
 def _uefi(suffix: str, *more: str) -> tuple[str, ...]:
@@ -53,20 +55,26 @@ _PLATFORMS = (
         *("bios", "BIOS", (0,)),
         ("pxelinux.0", "lpxelinux.0", "undionly.kpxe", "ipxe.pxe", "i386-pc/core.0"),
     ),
-    _Platform("ia32", "UEFI IA-32", (6,), _uefi("ia32", "ipxe-i386.efi", "i386-efi/core.efi")),
+    _Platform("ia32", "UEFI IA-32", (6,), _uefi("ia32", "ipxe-i386.efi", "i386-efi/core.efi"), 15),
     _Platform(
         # 9 is EFI byte code; x86-64 firmware of the first years sends it.
         *("x64", "UEFI x86-64", (7, 9)),
         _uefi("x64", "ipxe.efi", "snponly.efi", "ipxe-x86_64.efi", "x86_64-efi/core.efi"),
+        16,
     ),
-    _Platform("arm32", "UEFI ARM 32-bit", (10,), _uefi("arm", "ipxe-arm32.efi")),
+    _Platform("arm32", "UEFI ARM 32-bit", (10,), _uefi("arm", "ipxe-arm32.efi"), 18),
     _Platform(
         *("arm64", "UEFI ARM 64-bit", (11,)),
         _uefi("aa64", "ipxe-arm64.efi", "snponly-arm64.efi", "arm64-efi/core.efi"),
+        19,
     ),
     _Platform("powerpc", "PowerPC Open Firmware", (12,), ("powerpc-ieee1275/core.elf",)),
-    _Platform("riscv64", "UEFI RISC-V 64-bit", (27,), _uefi("riscv64", "ipxe-riscv64.efi")),
-    _Platform("loong64", "UEFI LoongArch 64-bit", (39,), _uefi("loongarch64", "ipxe-loong64.efi")),
+    _Platform("riscv64", "UEFI RISC-V 64-bit", (27,), _uefi("riscv64", "ipxe-riscv64.efi"), 28),
+    _Platform(
+        *("loong64", "UEFI LoongArch 64-bit", (39,)),
+        _uefi("loongarch64", "ipxe-loong64.efi"),
+        40,
+    ),
 )
 _SCRIPTS = ("boot.ipxe", "autoexec.ipxe", "menu.ipxe", "default.ipxe")  # for the user class iPXE
 _IS_IPXE = re.compile(r"ipxe|undionly|snponly")
@@ -81,12 +89,20 @@ class _Boot:
         files: Platforms with a loader, and the requested name.
         script: Requested name of the script for iPXE; empty if there is none.
         notes: Comments for the administrator.
+        url: URL of the same files, with a slash at its end; empty if the server has no HTTP.
     """
 
     address: str
     files: list[tuple[_Platform, str]] = field(default_factory=list)
     script: str = ""
     notes: list[str] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def http_files(self) -> list[tuple[_Platform, int, str]]:
+        """Platforms with UEFI HTTP Boot, their numbers, and the URLs of their loaders."""
+        files = ((each, each.http_number, self.url + name) for each, name in self.files)
+        return [file for file in files if self.url and file[1]]
 
 
 class _NoBootError(Exception):
@@ -107,6 +123,7 @@ def dhcp_config(arguments: argparse.Namespace) -> int:
 
 def _find_boot(settings: Settings, address: str | None) -> _Boot:
     boot = _Boot(address or _own_address(settings))
+    boot.url = _http_url(settings, boot.address)
     if _PORT not in {listen.port for listen in settings.listen}:
         boot.notes.append(f"The server does not listen on port {_PORT}, and DHCP names no port.")
     names = sorted(_served_names(settings), key=lambda name: (name.count("/"), len(name), name))
@@ -131,6 +148,17 @@ def _own_address(settings: Settings) -> str:
         if address.version == 4 and not (address.is_unspecified or address.is_loopback):
             return listen.address
     raise _NoBootError("`listen` names no address of this server: use --address ADDRESS")
+
+
+def _http_url(settings: Settings, address: str) -> str:
+    """Return the URL of a server that listens on this address; plain HTTP is preferred."""
+    listeners = [each for each in settings.listen if each.address in (address, "0.0.0.0", "::")]
+    for protocol, port in (("http", 80), ("https", 443)):
+        for listen in listeners:
+            if listen.protocol == protocol:
+                suffix = "" if listen.port == port else f":{listen.port}"
+                return f"{protocol}://{address}{suffix}/"
+    return ""
 
 
 def _matching(names: Sequence[str], loader: str) -> list[str]:
@@ -177,6 +205,14 @@ def _format_dnsmasq(boot: _Boot) -> str:
         lines.append(f"dhcp-boot=tag:{platform.label},{unless}{name},,{boot.address}")
     if boot.script:
         lines += ["# a machine that runs iPXE", f"dhcp-boot=tag:ipxe,{boot.script},,{boot.address}"]
+    for platform, number, url in boot.http_files:
+        tag = f"{platform.label}-http"
+        lines += [
+            f"# {platform.text}, HTTP Boot",
+            f"dhcp-match=set:{tag},option:client-arch,{number}",
+            f"dhcp-option-force=tag:{tag},option:vendor-class,HTTPClient",
+            f"dhcp-boot=tag:{tag},{url}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -197,7 +233,20 @@ def _format_isc(boot: _Boot) -> str:
     for n, (test, name, text) in enumerate(branches):
         start = "} elsif" if n else "if"
         lines += [f"    {start} {test} {{  # {text}", f'        filename "{name}";']
-    return "\n".join([*lines, "    }", "}"]) + "\n"
+    lines += ["    }", "}"]
+    if boot.http_files:
+        lines += [
+            "",
+            'class "http-boot" {',
+            '    match if substring(option vendor-class-identifier, 0, 10) = "HTTPClient";',
+            '    option vendor-class-identifier "HTTPClient";',
+        ]
+        for n, (platform, number, url) in enumerate(boot.http_files):
+            start = "} elsif" if n else "if"
+            lines.append(f"    {start} option arch = 00:{number:02x} {{  # {platform.text}")
+            lines.append(f'        filename "{url}";')
+        lines += ["    }", "}"]
+    return "\n".join(lines) + "\n"
 
 
 def _format_kea(boot: _Boot) -> str:
@@ -213,6 +262,15 @@ def _format_kea(boot: _Boot) -> str:
         test = f"{unless}({numbers})"
         item = {"name": platform.label, "test": test, **server, "boot-file-name": name}
         classes.append(item)
+    vendor_class = {
+        "name": "vendor-class-identifier",
+        "data": "HTTPClient",
+        "always-send": True,
+    }
+    for platform, number, url in boot.http_files:
+        test = f"option[93].hex == 0x{number:04x}"
+        item = {"name": f"{platform.label}-http", "test": test, "boot-file-name": url}
+        classes.append({**item, "option-data": [vendor_class]})
     document = json.dumps({"Dhcp4": {"client-classes": classes}}, indent=2)
     notes = [*_comments(boot, "//"), "// Also needed: interfaces-config and subnet4."]
     return "\n".join([*notes, document]) + "\n"
