@@ -251,7 +251,7 @@ def _format_isc(boot: _Boot) -> str:
 
 def _format_kea(boot: _Boot) -> str:
     server = {"next-server": boot.address}
-    classes = []
+    classes: list[dict[str, object]] = []
     unless = ""
     if boot.script:
         test = "substring(option[77].hex, 0, 4) == 'iPXE'"
@@ -260,8 +260,7 @@ def _format_kea(boot: _Boot) -> str:
     for platform, name in boot.files:
         numbers = " or ".join(f"option[93].hex == 0x{number:04x}" for number in platform.numbers)
         test = f"{unless}({numbers})"
-        item = {"name": platform.label, "test": test, **server, "boot-file-name": name}
-        classes.append(item)
+        classes.append({"name": platform.label, "test": test, **server, "boot-file-name": name})
     vendor_class = {
         "name": "vendor-class-identifier",
         "data": "HTTPClient",
@@ -269,8 +268,14 @@ def _format_kea(boot: _Boot) -> str:
     }
     for platform, number, url in boot.http_files:
         test = f"option[93].hex == 0x{number:04x}"
-        item = {"name": f"{platform.label}-http", "test": test, "boot-file-name": url}
-        classes.append({**item, "option-data": [vendor_class]})
+        classes.append(
+            {
+                "name": f"{platform.label}-http",
+                "test": test,
+                "boot-file-name": url,
+                "option-data": [vendor_class],
+            }
+        )
     document = json.dumps({"Dhcp4": {"client-classes": classes}}, indent=2)
     notes = [*_comments(boot, "//"), "// Also needed: interfaces-config and subnet4."]
     return "\n".join([*notes, document]) + "\n"
