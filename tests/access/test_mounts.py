@@ -239,6 +239,7 @@ def test_a_refusal_has_its_reason_for_the_log():
         (b"here/x", "the policy does not admit this client"),
         (b"own/x", "the client has no directory in /x/{mac}, /y/{mac}"),
         (b"own/" + TEMPORARY + b"0", "the name is reserved for unfinished uploads"),
+        (b"own/.Versions/x", "the name is reserved for versions of files"),
     ):
         with pytest.raises(RequestRefused) as refused:
             mounts.authorize_read(filename, CLIENT)

@@ -17,6 +17,9 @@ Name = tuple[bytes, ...]
 TEMPORARY = b".tftpd-upload-"
 """Prefix of the names of unfinished uploads. No client can read or write such names."""
 
+VERSIONS = b".versions"
+"""Directory below a root with the replaced files. No client can read or write below it."""
+
 TEMPLATE = b".j2"
 """Suffix of the names of templates. Templates are never served unrendered."""
 
@@ -127,27 +130,36 @@ def split_name(filename: bytes) -> Name:
 
 
 def is_reserved(component: bytes) -> bool:
-    """Return True for the name of an unfinished upload.
+    """Return True for the name of an unfinished upload, and for the directory of versions.
 
     Case is ignored, because FAT and similar file systems ignore it.
     """
-    return component[: len(TEMPORARY)].lower() == TEMPORARY
+    if component[:1] != b".":
+        return False
+    return component[: len(TEMPORARY)].lower() == TEMPORARY or _fold_name(component) == VERSIONS
 
 
 def refuse_reserved(name: Name) -> None:
     """Raise `RequestRefused` if a component of `name` is reserved."""
     if any(map(is_reserved, name)):
-        reason = "the name is reserved for unfinished uploads"
+        is_version = any(_fold_name(component) == VERSIONS for component in name)
+        purpose = "versions of files" if is_version else "unfinished uploads"
+        reason = f"the name is reserved for {purpose}"
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
 
 
 def is_template(component: bytes) -> bool:
-    """Return True for the name of a template.
+    """Return True for the name of a template."""
+    return _fold_name(component).endswith(TEMPLATE)
+
+
+def _fold_name(component: bytes) -> bytes:
+    """Return a name in the form in which all names of one file are equal.
 
     Case is ignored. FAT, NTFS and SMB also ignore trailing dots and spaces, and for NTFS
     `x::$DATA` is the file `x`.
     """
-    return component.partition(b":")[0].rstrip(b". ").lower().endswith(TEMPLATE)
+    return component.partition(b":")[0].rstrip(b". ").lower()
 
 
 def printable_name(filename: bytes) -> str:

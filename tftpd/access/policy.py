@@ -55,6 +55,9 @@ class WritePolicy:
         quota: Largest total size of the root in bytes.
         max_files: Largest number of files below the root.
         min_free: Bytes that must stay free on the file system.
+        keep: Number of versions that are kept of each replaced file; None keeps none.
+        keep_days: Days after which a version is removed.
+        versions: Directory of the versions; None: `.versions` below the root.
     """
 
     create: bool = True
@@ -66,6 +69,9 @@ class WritePolicy:
     quota: int | None = None
     max_files: int | None = None
     min_free: int | None = None
+    keep: int | None = None
+    keep_days: int | None = None
+    versions: str | None = None
 
     @property
     def needs_usage(self) -> bool:

@@ -64,6 +64,15 @@ class WriteSection(ConfigModel):
     min_free: types.Size | None = None
     """Space that must stay free on the file system, such as 1GiB."""
 
+    keep: Annotated[int, types.int_between(1, 10_000)] | None = None
+    """Number of versions that are kept of each replaced file (default: none)."""
+
+    keep_days: Annotated[int, types.int_between(1, 36_500)] | None = None
+    """Days after which a version is removed (default: no limit)."""
+
+    versions: types.FilePath | None = None
+    """Directory of the versions, relative to this file (default: .versions below the root)."""
+
     clients: types.Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
@@ -71,6 +80,11 @@ class WriteSection(ConfigModel):
     def _allows_something(self) -> Self:
         if not self.create and not self.overwrite:
             raise InvalidCombination("create and overwrite are both false: no upload is possible")
+        if self.keep is not None and not self.overwrite:
+            raise InvalidCombination("keep needs overwrite: true, no file is replaced without it")
+        for key in ("keep_days", "versions"):
+            if self.keep is None and getattr(self, key) is not None:
+                raise InvalidCombination(f"{key} needs keep, the number of versions")
         return self
 
 

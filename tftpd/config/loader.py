@@ -54,8 +54,8 @@ _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 def load_settings(path: Path) -> Settings:
     """Load the configuration file at `path`; relative paths in it become absolute.
 
-    If uploads below a root may not replace files, a temporary file is created and removed there.
-    It shows if the file system can store such uploads.
+    If uploads below a root may not replace files, or keep versions of them, a temporary file is
+    created and removed there. It shows if the file system can store such uploads.
 
     Raises:
         ConfigError: The file cannot be read or has problems. It lists all of them.
@@ -66,6 +66,11 @@ def load_settings(path: Path) -> Settings:
         roots = entry.build_mount().local_roots if is_create_only else ()
         if not all(map(can_take_free_names, roots)):
             document.add_problem(("directories", index, "root"), NO_FREE_NAMES)
+    if keeps_versions(settings):
+        from tftpd.config.version_checks import find_obstacles
+
+        for position, text in find_obstacles(settings):
+            document.add_problem(position, text)
     if document.problems:
         raise ConfigError(str(path), document.problems)
     return settings
@@ -88,6 +93,11 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     settings = _validated(document)
     for position, text in find_origin_problems(settings) if settings else ():
         document.add_problem(position, text)
+    if settings and keeps_versions(settings):
+        from tftpd.config.version_checks import find_version_problems
+
+        for position, text in find_version_problems(settings):
+            document.add_problem(position, text)
     for index, listen in enumerate(settings.listen if settings else ()):
         if listen.protocol == "https" and not all(map(find_spec, _TLS_LIBRARIES)):
             problem = 'https needs pyOpenSSL and service-identity: pip install "tftpd[tls]"'
@@ -95,6 +105,11 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
     if settings is None or document.problems:
         raise ConfigError(str(path), document.problems)
     return settings, document
+
+
+def keeps_versions(settings: Settings) -> bool:
+    """Return True if an entry of `directories` keeps versions of replaced files."""
+    return any(entry.write and entry.write.keep for entry in settings.directories)
 
 
 def build_schema() -> dict[str, Any]:
@@ -147,6 +162,7 @@ def _resolve_paths(document: Document, base: Path) -> None:
                     roots[n] = _resolve_root(document, (*path, n), base, root, entry)
         elif _is_path(roots):
             entry["root"] = _resolve_root(document, path, base, roots, entry)
+        _resolve_path(document, base, ("directories", index, "write", "versions"))
     position: errors.Path
     for index, _ in _entries(document, "listen"):
         for name in ("certificate", "key"):

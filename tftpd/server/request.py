@@ -149,6 +149,8 @@ class ResolvedWrite:
                 return
             tracker = UsageTracker(grant.root) if grant.policy.needs_usage else None
             if tracker is not None:
+                if grant.policy.versions is not None:
+                    tracker.versions = frozenset([Path(grant.policy.versions)])
                 tracker.measure()
             Upload.check(grant, self.size, tracker)
 

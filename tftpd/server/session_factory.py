@@ -1,7 +1,9 @@
 """Resolve requests and start their sessions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
@@ -17,14 +19,18 @@ from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
 from tftpd.protocol.packets import HEADER_BYTES, Request, Rrq, Wrq
 from tftpd.protocol.receiver import EXCESS_BYTES
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropCounters, DropReason, RequestDropped, client_key
 from tftpd.server.config import ServerConfig, limit_upload_window
 from tftpd.server.listening_port import ListeningPort
 from tftpd.server.request import ResolvedRead, ResolvedWrite, resolve_read, resolve_write
 from tftpd.server.session_table import AnySession, SessionEntry, SessionTable
+from tftpd.server.version_pruner import VersionPruner
 from tftpd.storage.source import MemorySource
 from tftpd.storage.upload import ReceivedFile
+
+if TYPE_CHECKING:  # imported if a policy keeps versions
+    from tftpd.storage.versions import FileVersions
 
 # A refused upload measures the disk usage again if it is older than this: a flood of
 # uploads must not walk a directory tree for each.
@@ -101,6 +107,7 @@ class SessionFactory:
         self._sessions = sessions
         self._drops = drops
         self._port_log = LogLimiter(runtime.clock.seconds)
+        self._pruner = VersionPruner(runtime)
 
     def resolve(
         self, request: IncomingRequest, blocking: bool, renders: bool = False
@@ -220,8 +227,10 @@ class SessionFactory:
     ) -> tuple[AnySession, PortRequirements]:
         options = opened.write.options
         _, timing = request.config.options_by_profile[request.profile.name]
-        params = self._make_params(request, opened.write)
         upload = opened.upload
+        params = self._make_params(request, opened.write)
+        if upload.versions is not None:
+            params = replace(params, on_report=self._prune_after(params.on_report, upload.versions))
         device = upload.commit_device
         session = ReceiveSession(self._runtime, options, timing, params, upload, device)
         lent_bytes = 0 if request.single_port else MAX_BUFFER_BYTES
@@ -230,6 +239,18 @@ class SessionFactory:
         window_bytes = options.windowsize * (options.blksize + HEADER_BYTES) + EXCESS_BYTES
         max_bytes = options.blksize + HEADER_BYTES + EXCESS_BYTES
         return session, PortRequirements(max_bytes, window_bytes, True, request.ports)
+
+    def _prune_after(
+        self, on_report: Callable[[TransferResult], None], versions: "FileVersions"
+    ) -> Callable[[TransferResult], None]:
+        """Return `on_report`, followed by the removal of old versions of a file that is stored."""
+
+        def report_and_prune(result: TransferResult) -> None:
+            on_report(result)
+            if result.outcome is Outcome.DONE:
+                self._pruner.add(versions)
+
+        return report_and_prune
 
     def _make_params(
         self, request: IncomingRequest, resolved: ResolvedRead | ResolvedWrite

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from pathlib import Path
 from threading import Lock
@@ -69,6 +70,7 @@ class UsageTracker:
 
     Attributes:
         key: Number of the root, the same one in all workers.
+        versions: Directories outside of the root with versions of its files, which count, too.
     """
 
     def __init__(self, root: Path, table: memoryview = _NO_TABLE, fd: int | None = None) -> None:
@@ -83,6 +85,7 @@ class UsageTracker:
         from hashlib import blake2b  # slow to import, and a client has no quota
 
         self._root, self._fd = root, fd
+        self.versions: frozenset[Path] = frozenset()
         self._lock, self._counting, self._evicting = Lock(), Lock(), Lock()
         self._unfinished: dict[UnfinishedUpload, int] = {}
         self.key = int.from_bytes(blake2b(os.fsencode(root), digest_size=7).digest(), "big")
@@ -179,6 +182,16 @@ class UsageTracker:
             numbers[_ADDED_FILES] += usage.files - numbers[_FILES]
             numbers[_SIZE], numbers[_FILES] = usage.size, usage.files
 
+    def remove(self, size: int) -> None:
+        """Count a file of `size` bytes that was removed.
+
+        A count that runs now may have seen the file: it is then counted until the next one.
+        """
+        numbers = self._numbers
+        with self._locked(self.key):
+            numbers[_SIZE] -= size
+            numbers[_FILES] -= 1
+
     def reserve(self, upload: UnfinishedUpload, size: int, policy: WritePolicy) -> None:
         """Count data that an unfinished upload is about to write; evict others if necessary.
 
@@ -210,7 +223,8 @@ class UsageTracker:
 
     def _count_files(self) -> Usage:
         size = files = 0
-        for directory, _, names in walk_tree(self._root):
+        trees = map(walk_tree, (self._root, *self.versions))
+        for directory, _, names in chain.from_iterable(trees):
             if self._numbers[_IS_COUNTED]:
                 time.sleep(_PAUSE_SECONDS)
             for name in names:

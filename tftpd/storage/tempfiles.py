@@ -20,6 +20,7 @@ _EXCLUSIVE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_ATTEMPTS = 8  # to create a file that no cleanup removes before it is locked
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 NO_FREE_NAMES = "the file system has neither RENAME_NOREPLACE nor hard links: set overwrite: true"
@@ -96,6 +97,15 @@ def can_take_free_names(root: Path) -> bool:
         except RequestRefused:
             return False
     return True
+
+
+def sync_directory(directory: int) -> None:
+    """Block until the names in a directory are on disk, if its file system can do that."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
+            raise
 
 
 def remove_stale_uploads(root: Path, recursive: bool = True) -> int:

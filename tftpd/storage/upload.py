@@ -5,7 +5,6 @@ the target in one step.
 """
 
 import contextlib
-import errno
 import math
 import os
 import stat
@@ -13,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
@@ -21,12 +20,13 @@ from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.attributes import copy_attributes
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.quota import UsageTracker
-from tftpd.storage.tempfiles import create_temporary, take_free_name
+from tftpd.storage.tempfiles import create_temporary, sync_directory, take_free_name
 from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
-_WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
+if TYPE_CHECKING:  # imported if a policy keeps versions
+    from tftpd.storage.versions import FileVersions
 
-_NO_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
+_WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
 
 
 class ReceivedFile(ABC):
@@ -40,8 +40,10 @@ class ReceivedFile(ABC):
             `discard()`; None if the file is local.
         client: Key of the client, for its share of the unfinished uploads.
         active_at: Time of the last data.
+        versions: Versions of the file that it replaces; None if the policy keeps none.
     """
 
+    versions: "FileVersions | None" = None
     blocking_device: int | None = None
     client: Hashable = None
     active_at = 0.0
@@ -157,6 +159,7 @@ class Upload(ReceivedFile):
         super().__init__(target.policy, size, netascii)
         self._temporary, self._fd = create_temporary(target.directory)
         self._target = target  # this object closes its directory from now on
+        self.versions = target.versions
 
     @classmethod
     def open(
@@ -200,9 +203,11 @@ class Upload(ReceivedFile):
 
     @property
     def commit_device(self) -> int | None:
-        """Device number, or key of a root with a quota: a commit there may wait for others."""
-        tracker = self._target.tracker
-        return self.blocking_device if self.blocking_device or not tracker else tracker.key
+        """Device number, or key of a root with a quota or versions: a commit may wait there."""
+        if self.blocking_device:
+            return self.blocking_device
+        shared = self._target.tracker or self._target.versions
+        return None if shared is None else shared.key
 
     def flush(self) -> None:
         """Write the collected data.
@@ -292,12 +297,14 @@ class _Target:
         name: Name of the file in it.
         policy: Policy for new and replaced files.
         tracker: Tracker of the root if the policy has a quota.
+        versions: Versions of the file, if the policy keeps any.
     """
 
     directory: int
     name: bytes
     policy: WritePolicy
     tracker: UsageTracker | None
+    versions: "FileVersions | None"
 
     def check_writable(self) -> None:
         """Check that a temporary file could be created, as far as possible without doing it."""
@@ -339,18 +346,18 @@ class _Target:
         fd, tracker = self.directory, self.tracker
         storing = tracker and tracker.storing(size, self.policy, self._replaced_size)
         with storing or contextlib.nullcontext():
-            if self.policy.overwrite:
+            if self.versions is not None:
+                self.versions.replace(fd, temporary, self.name)
+            elif self.policy.overwrite:
                 os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
             else:
                 take_free_name(fd, temporary, self.name)
-        try:
-            if durable:
-                os.fsync(fd)
-        except OSError as error:
-            if error.errno not in _NO_SYNC:  # CIFS and some FUSE file systems cannot do it
-                raise
+        if durable:
+            sync_directory(fd)
 
     def _replaced_size(self) -> int | None:
+        if self.versions is not None:
+            return None  # the replaced file remains, as a version
         status = lstat_at(self.directory, self.name)
         return None if status is None else status.st_size
 
@@ -382,14 +389,23 @@ def _open_target(
         # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,
         # nor fstatvfs on every kernel.
         own = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        target = _Target(own, last, policy, tracker)
         try:
+            versions = _versions_of(grant, tracker) if policy.keep else None
+            target = _Target(own, last, policy, tracker, versions)
             target.check_free(size or 0)
             target.check_growth(size or 0)
             yield target
         except BaseException:
             os.close(own)
             raise
+
+
+def _versions_of(grant: Grant[WritePolicy], tracker: UsageTracker | None) -> "FileVersions":
+    from tftpd.storage.versions import FileVersions
+
+    versions = FileVersions.of(grant, tracker)
+    versions.check_name()
+    return versions
 
 
 def check_size(size: int | None, policy: WritePolicy) -> None:

@@ -56,6 +56,26 @@ def open_parent(
         yield walk.open_parent(name)
 
 
+def create_directory(parent: int, name: bytes, mask: int = 0o7777) -> None:
+    """Create a directory with those permission bits of its parent that are in `mask`.
+
+    Args:
+        parent: Descriptor of the parent.
+        name: Name of the new directory.
+        mask: Permission bits.
+
+    Raises:
+        FileExistsError: The name exists.
+    """
+    mode = stat.S_IMODE(os.fstat(parent).st_mode) & mask | stat.S_IRWXU
+    os.mkdir(name, mode, dir_fd=parent)
+    fd = os.open(name, _LISTED | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        os.fchmod(fd, mode)  # mkdir(2) leaves out the bits of the umask
+    finally:
+        os.close(fd)
+
+
 def lstat_at(directory: int, name: bytes) -> os.stat_result | None:
     """Return the status of a file, or of a link itself; None if the name does not exist."""
     try:
