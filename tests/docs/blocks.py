@@ -7,7 +7,10 @@ from pathlib import Path
 from tests.support.daemons import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
-TOP = [CHECKOUT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")]
+TOP = [
+    CHECKOUT / f"{name}.md"
+    for name in ("README", "README.zh-CN", "CHANGELOG", "CONTRIBUTING", "SECURITY")
+]
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 
 

@@ -147,6 +147,7 @@ SUBSTITUTES = {
     "python": (
         "`-m tests.fuzz` takes minutes",
         """
+        case $1 in -c|*.py) exec PYTHON "$@" ;; esac
         [ "$1 $2" = "-m tests.fuzz" ] || exit 1
         shift 2
         PYTHONPATH=READABLE:CHECKOUT PYTHON -m tests.fuzz --help >SANDBOX/help
@@ -255,6 +256,8 @@ def run_blocks(
 
     A YAML block becomes /etc/tftpd/tftpd.yaml for the blocks that follow. Sections without
     directories are added to `CONFIGURATION`. A template with its name is written below /srv/tftp.
+    A Python block whose first line is `# NAME.py` is also a file; with ` 续` after the name
+    it is appended to that file, and the whole file runs.
 
     Args:
         directory: Empty directory for the files of the sandbox.
@@ -268,10 +271,13 @@ def run_blocks(
     if os.getuid() != 0:
         pytest.skip("only root can create network and mount namespaces")
     _fill(directory)
+    programs: dict[Block, str] = {}
     for block in blocks:
-        name = re.match(r"# (\w+[.]py)\n", block.text)
+        name = re.match(r"# (\w+[.]py)( 续)?\n", block.text)
         if name and block.language == "python":
-            (directory / "home" / name[1]).write_text(block.text)
+            file = directory / "home" / name[1]
+            programs[block] = (f"{file.read_text()}\n\n" if name[2] else "") + block.text
+            file.write_text(programs[block])
         if block.language == "yaml" and not (directory / "home/lesson.yaml").exists():
             (directory / "home/lesson.yaml").write_text(block.text)
     script = ENTER
@@ -288,7 +294,7 @@ def run_blocks(
     if "status.sock" in text:
         script += _start("SANDBOX/socket.yaml")
     for number, block in enumerate(blocks):
-        (directory / f"block{number}").write_text(_to_script(block))
+        (directory / f"block{number}").write_text(programs.get(block, _to_script(block)))
         if block.language == "jinja":
             name = template_name(block)
             script += f"mkdir -p $(dirname /srv/tftp/{name})\n"

@@ -150,3 +150,24 @@ def test_the_readme_has_the_ratios_of_the_measurements():
         row["in.tftpd"] = row["tftp-hpa"]
         for name, figure in figures.items():
             assert float(row[name]) == pytest.approx(figure / figures["tftpd"], abs=0.051), claim
+
+
+def test_the_chinese_readme_has_the_commands_links_and_figures_of_the_english_one():
+    english, chinese = (CHECKOUT / name for name in ("README.md", "README.zh-CN.md"))
+
+    def commands(path: Path) -> list[str]:
+        return [re.sub(r" *#.*", "", text) for _, _, text in _FENCED.findall(path.read_text())]
+
+    assert [text for text in commands(english) if text not in commands(chinese)] == []
+    assert set(_LINK.findall(prose(english))) - {chinese.name} <= set(_LINK.findall(prose(chinese)))
+    assert set(re.findall(r"\d[\d.]*\d|\d", prose(english))) <= set(
+        re.findall(r"\d[\d.]*\d|\d", prose(chinese))
+    )
+
+    def figures(path: Path) -> list[list[str]]:
+        text = re.sub("not measured|未测", "-", prose(path))
+        rows = re.findall(r"^\| (?:speed|速度|time to start|启动时间)[^|]*(.*)", text, re.MULTILINE)
+        return [[cell.strip() for cell in row.split("|")] for row in rows]
+
+    assert len(figures(english)) == 5
+    assert figures(english) == figures(chinese)

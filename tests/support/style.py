@@ -14,7 +14,7 @@ from tests.support.count_lines import CHECKOUT
 
 CHECKED = [
     *("tftpd", "tests", "bench", "docs", "conf"),
-    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("README.md", "README.zh-CN.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
 ]
 SUFFIXES = {
     *(".c", ".css", ".html", ".js", ".json", ".md", ".py", ".service", ".socket", ".svg"),
