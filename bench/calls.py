@@ -20,7 +20,7 @@ from bench.servers import HOST
 from tests.support.daemons import CHECKOUT
 from tftpd.config.loader import load_settings
 from tftpd.net.sockets import bind_listeners
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 
 _PACKAGE = f"{CHECKOUT / 'tftpd'}/"
 _RRQ = b"\0\1small\0octet\0"
@@ -64,7 +64,7 @@ def count_calls() -> list[tuple[str, str]]:
         config.write_text(yaml.safe_dump({"directories": [directory]}))
         settings = load_settings(config)
         (sock,) = bind_listeners(HOST, 0)
-        server = Server(reactor, lambda result: None)
+        server = ProcessServer(reactor, lambda result: None)
 
         def start() -> None:
             server.serve(settings, [(sock, settings.listen[0])])

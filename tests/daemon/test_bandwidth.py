@@ -7,12 +7,12 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from tftpd.config.settings import Settings
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 
 
 @pytest.fixture
 def server():
-    server = Server(reactor, lambda result: None)
+    server = ProcessServer(reactor, lambda result: None)
     yield server
     server.stop()
 

@@ -6,7 +6,7 @@ from twisted.logger import globalLogPublisher
 
 from tftpd.config.loader import load_settings
 from tftpd.server.neighbours import Neighbours
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_profile_that_can_match_no_client_causes_a_warning(
         "directories: [{root: ., read: true}]\n"
         f"limits: {{sessions: 10}}\nprofiles: [{{name: lab, match: {match}}}]\n"
     )
-    server = Server(reactor, lambda result: None)
+    server = ProcessServer(reactor, lambda result: None)
     server.serve(load_settings(path), [])
     server.stop()
     reasons = [event["reason"] for event in warnings() if "MAC" in event["log_format"]]

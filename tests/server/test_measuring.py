@@ -3,7 +3,7 @@
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 from tftpd.storage.quota import UsageTracker
 
 
@@ -18,7 +18,7 @@ def test_a_root_that_hangs_delays_the_next_one_once_for_five_seconds(tmp_path):
         hanging._counting.acquire()
         return Deferred()
 
-    server = Server.__new__(Server)
+    server = ProcessServer.__new__(ProcessServer)
     server._reactor, server._in_thread = clock, in_thread
     server._usage_trackers = {tmp_path / "hanging": hanging, tmp_path / "other": other}
     ensureDeferred(server._measure())
@@ -32,7 +32,7 @@ def test_a_root_that_hangs_delays_the_next_one_once_for_five_seconds(tmp_path):
 def test_a_count_that_fails_does_not_end_the_counting(tmp_path):
     started = []
     trackers = [UsageTracker(tmp_path / name) for name in ("changing", "other")]
-    server = Server.__new__(Server)
+    server = ProcessServer.__new__(ProcessServer)
     server._reactor, server._usage_trackers = Clock(), dict(enumerate(trackers))
     server._in_thread = lambda work: started.append(work.__self__) or fail(OSError("moved"))
     done = ensureDeferred(server._measure())

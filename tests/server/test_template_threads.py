@@ -15,7 +15,7 @@ from tftpd.net.interfaces import SessionRuntime
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.packets import Data, ErrorPacket, Rrq
 from tftpd.server.lookups import LookupPool
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 from tftpd.storage.source import MemorySource
 
 LONG = 30.0
@@ -91,7 +91,7 @@ def test_each_root_has_threads_although_all_others_hang():
         def callFromThread(self, function):
             function()
 
-    server = Server.__new__(Server)
+    server = ProcessServer.__new__(ProcessServer)
     server._reactor = reactor = Reactor()
     pools = LookupPool(reactor, "lookups"), LookupPool(reactor, "renders")
     server._lookup_pool, server._render_pool = pools
@@ -120,7 +120,7 @@ def test_an_unusable_renderer_is_logged_at_the_start():
     def refuse():
         raise RequestRefused(ErrorCode.NOT_DEFINED, "needs jinja2")
 
-    server = Server.__new__(Server)
+    server = ProcessServer.__new__(ProcessServer)
     server._renderer = SimpleNamespace(start=refuse)
     server._runtime = SessionRuntime(None, None, maybeDeferred)
     events = []

@@ -44,7 +44,7 @@ from tftpd.http import check_certificates, import_modules, make_http_server
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
 from tftpd.server.config_builder import keep_fixed_settings
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 from tftpd.storage.tempfiles import remove_stale_uploads
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
@@ -192,11 +192,11 @@ class Daemon(Service):
         self._systemd = SystemdNotifier(self.reactor, self._describe_status)
         observers = [] if self._page is None else [self._page]
         workers = self.settings.workers
-        self._serving: Server | WorkerPool
+        self._serving: ProcessServer | WorkerPool
         if workers == 1:
             on_drained = partial(self._drains.on_drained, 0)
             observer = fan_out(AccessLog(), *observers)
-            self._serving = Server(
+            self._serving = ProcessServer(
                 self.reactor, observer, on_drained=on_drained, make_http=make_http_server
             )
         else:

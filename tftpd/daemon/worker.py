@@ -38,7 +38,7 @@ from tftpd.daemon.ipc import (
 )
 from tftpd.http import make_http_server
 from tftpd.protocol.result import TransferResult
-from tftpd.server.server import Server
+from tftpd.server.server import ProcessServer
 from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
 from tftpd.storage.quota import TABLE_NUMBERS, UsageTracker
@@ -59,7 +59,7 @@ class Worker(Channel):
         """
         self._reactor = reactor
         self._socket = sock
-        self._server: Server | None = None
+        self._server: ProcessServer | None = None
         self._drain_timeout = 0.0
         self._ended: Deferred[None] = Deferred()
         self._messages = MessageQueue(self.sendString)
@@ -128,7 +128,7 @@ class Worker(Channel):
         self._drain_timeout = config.settings.drain_timeout
         self._server.serve(config.settings, zip(sockets, config.listens, strict=True))
 
-    def _start(self, config: WorkerConfig) -> Server:
+    def _start(self, config: WorkerConfig) -> ProcessServer:
         level = LogLevelFilterPredicate(LogLevel.lookupByName(config.settings.log.level))
         # Any callable works; the annotation of Twisted is stricter.
         observer = FilteringLogObserver(self.send_event, [level])  # type: ignore[arg-type]
@@ -137,7 +137,7 @@ class Worker(Channel):
         counter = SharedCounter(shared[:-TABLE_NUMBERS], config.number)
         track = partial(UsageTracker, table=shared[-TABLE_NUMBERS:], fd=COUNTER_FD)
         send_drained = partial(self._send, "drained")
-        server = Server(
+        server = ProcessServer(
             self._reactor,
             self._send_result,
             counter,

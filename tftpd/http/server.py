@@ -152,7 +152,7 @@ class HttpServer:
     def serve(
         self, config: ServerConfig, settings: Settings, listening: Sequence[BoundListener]
     ) -> None:
-        """Apply settings, and accept connections on these sockets only; see `Server.serve`."""
+        """Apply settings; accept connections on these sockets only (`ProcessServer.serve`)."""
         limits = settings.limits
         self._max_connections = -(-limits.connections // settings.workers)
         idle_timeout = settings.retransmit.idle_timeout

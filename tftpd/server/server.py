@@ -70,7 +70,7 @@ class HttpServing(Protocol):
     def serve(
         self, config: ServerConfig, settings: Settings, listening: Sequence[BoundListener]
     ) -> None:
-        """Apply settings, and accept connections on these sockets only; see `Server.serve`."""
+        """Apply settings; accept connections on these sockets only (`ProcessServer.serve`)."""
 
     def snapshot(self) -> Snapshot:
         """Return the running transfers."""
@@ -88,7 +88,7 @@ MakeHttp = Callable[
 """Makes the HTTP side from the reactor, the runtime, the memory budget and `on_drained`."""
 
 
-class Server:
+class ProcessServer:
     """Serves on sockets until it is stopped."""
 
     def __init__(
