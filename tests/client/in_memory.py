@@ -10,9 +10,10 @@ from twisted.python.failure import Failure
 
 from tests.support.fakes import MemoryNet
 from tftpd.client import transfer
-from tftpd.client.errors import TransferError, translate_to_local_error
+from tftpd.client.errors import translate_to_local_error
 from tftpd.net.interfaces import BurstProtocol, BurstTransport, SessionRuntime
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.result import TransferResult
 
 AnyTransfer = transfer.ClientTransfer[Any]

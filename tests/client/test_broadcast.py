@@ -5,7 +5,8 @@ import pytest
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import WELL_KNOWN
 from tftpd.client.endpoint import resolve_server
-from tftpd.client.errors import LocalError, NotFound, TimedOut
+from tftpd.client.errors import LocalError, TimedOut
+from tftpd.protocol.errors import NotFound
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 
 BROADCAST = "127.255.255.255"

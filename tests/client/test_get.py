@@ -11,15 +11,14 @@ from twisted.internet.defer import CancelledError
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, WELL_KNOWN
 from tftpd.access.paths import TEMPORARY
-from tftpd.client.errors import (
+from tftpd.client.errors import BadAnswer, LocalError, TimedOut
+from tftpd.protocol.errors import (
     AccessDenied,
     AlreadyExists,
-    BadAnswer,
-    LocalError,
+    DiskFull,
     NotFound,
     Refusal,
     ServerError,
-    TimedOut,
 )
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
@@ -157,7 +156,7 @@ def test_progress_reports_the_bytes_and_the_size(net, path):
 @pytest.mark.parametrize(
     ("code", "kind"),
     [
-        (0, ServerError), (1, NotFound), (2, AccessDenied), (3, Refusal), (4, ServerError),
+        (0, ServerError), (1, NotFound), (2, AccessDenied), (3, DiskFull), (4, ServerError),
         (6, AlreadyExists), (7, Refusal), (99, ServerError),
     ],
 )  # fmt: skip

@@ -10,14 +10,8 @@ from twisted.internet.defer import CancelledError
 
 from tests.client.conftest import TID, ClientDriver
 from tests.support.fakes import SERVER, WELL_KNOWN, let_pass
-from tftpd.client.errors import (
-    AlreadyExists,
-    BadAnswer,
-    LocalError,
-    Refusal,
-    ServerError,
-    TimedOut,
-)
+from tftpd.client.errors import BadAnswer, LocalError, TimedOut
+from tftpd.protocol.errors import AlreadyExists, Refusal, ServerError
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Wrq
 from tftpd.protocol.result import Outcome

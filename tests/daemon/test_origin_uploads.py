@@ -21,8 +21,8 @@ from tests.support.daemons import daemon, free_port, until
 from tests.support.plain import ServerError
 from tests.support.programs import library
 from tftpd.client.blocking import get, put
-from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.negotiation import Mode
 
 library("obstore")

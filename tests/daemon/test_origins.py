@@ -18,8 +18,8 @@ from tests.support.daemons import daemon, until
 from tests.support.programs import library
 from tests.support.web_origin import web_origin
 from tftpd.client.blocking import get
-from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, decode
 
 library("urllib3")

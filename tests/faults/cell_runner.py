@@ -19,9 +19,9 @@ from tests.faults.faulty_network import FaultyNetwork, StillActive
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import get, put
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.negotiation import Direction, OptionLimits
 from tftpd.protocol.result import Outcome
 from tftpd.protocol.retransmission import RetransmitPolicy

@@ -20,10 +20,10 @@ from tests.client.in_memory import TransferProtocol
 from tests.support.fakes import SERVER, MemoryServer
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
-from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import get, put
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits

@@ -8,18 +8,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tftpd.client.errors import (
+from tftpd.client.errors import BadAnswer, LocalError, TimedOut
+from tftpd.client.settings import ClientSettings
+from tftpd.protocol.errors import (
     AccessDenied,
     AlreadyExists,
-    BadAnswer,
-    LocalError,
+    DiskFull,
     NotFound,
     Refusal,
     ServerError,
-    TimedOut,
     TransferError,
 )
-from tftpd.client.settings import ClientSettings
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.result import TransferResult
 
@@ -31,6 +30,7 @@ __all__ = [
     "AlreadyExists",
     "BadAnswer",
     "ClientSettings",
+    "DiskFull",
     "LocalError",
     "Mode",
     "NotFound",

@@ -33,7 +33,7 @@ def main() -> int:
         return _run(sys.argv[1:])
     except (UsageError, ValueError, LocalError) as error:
         print(f"tftpc: {error}", file=sys.stderr)
-        return error.exit_status if isinstance(error, LocalError) else ExitStatus.BAD_USAGE
+        return ExitStatus.FAILED if isinstance(error, LocalError) else ExitStatus.BAD_USAGE
     except OSError as error:  # the errors of local files and sockets are `LocalError`
         print(f"tftpc: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return ExitStatus.FAILED

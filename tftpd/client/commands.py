@@ -17,14 +17,19 @@ from typing import Any, BinaryIO, TextIO
 
 from tftpd.access.paths import printable_name
 from tftpd.client.blocking import run_transfer
-from tftpd.client.errors import LocalError, TimedOut, TransferError, translate_to_local_error
+from tftpd.client.errors import (
+    LocalError,
+    TimedOut,
+    exit_status_after,
+    translate_to_local_error,
+)
 from tftpd.client.files import copy_to_temporary, open_local
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import PacketTrace, Progress, get, put
 from tftpd.net.packet_text import describe_packet, format_address
 from tftpd.net.types import SocketAddress
-from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.errors import ErrorCode, TransferError
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.result import TransferResult
@@ -109,7 +114,7 @@ class CommandRunner:
         """Print the outcome of a transfer, and return the exit status."""
         if isinstance(outcome, TransferError):
             self._print_error(job, outcome)
-            return outcome.exit_status
+            return exit_status_after(type(outcome))
         self._print_result(job, outcome)
         return 0
 

@@ -1,11 +1,7 @@
 """Exceptions for failed transfers, and the exit statuses of the command.
 
 TransferError
-  ServerError        the server sent an ERROR packet
-    NotFound           code 1
-    Refusal            code 2, 3, 6, 7 or 8; also code 4 in reply to an upload request
-      AccessDenied       code 2
-      AlreadyExists      code 6
+  ServerError        the server sent an ERROR packet; its subclasses are in `protocol.errors`
   TimedOut           the server did not answer, or stopped answering
   BadAnswer          the server violated the protocol, or the file size differs from `tsize`
   LocalError         a local file or port, or a host name that cannot be resolved
@@ -16,9 +12,14 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import ClassVar
 
-from tftpd.protocol.errors import ErrorCode
+from tftpd.protocol.errors import (
+    ErrorCode,
+    NotFound,
+    Refusal,
+    TransferError,
+    server_error_class,
+)
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome, TransferResult
 
@@ -39,51 +40,8 @@ class UsageError(ArgumentTypeError):
     """Invalid command line; the text is the message for the user."""
 
 
-class TransferError(Exception):
-    """A transfer that failed.
-
-    Attributes:
-        text: Reason for the failure. For a `ServerError` this is the text of the ERROR packet.
-        code: Code of the ERROR packet that either side sent; None if there was no such packet.
-        exit_status: Exit status of the command after this error.
-    """
-
-    exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
-
-    def __init__(self, text: str, code: int | None = None) -> None:
-        self.code = code
-        self.text = text
-        super().__init__(text)
-
-
-class ServerError(TransferError):
-    """The server ended the transfer with an ERROR packet."""
-
-
-class NotFound(ServerError):
-    """The file does not exist on the server (ERROR 1)."""
-
-    exit_status = ExitStatus.NOT_FOUND
-
-
-class Refusal(ServerError):
-    """The server refused the request (ERROR 2, 3, 6, 7 or 8), or accepts no uploads (ERROR 4)."""
-
-    exit_status = ExitStatus.REFUSED
-
-
-class AccessDenied(Refusal):
-    """The server denied access to the file (ERROR 2)."""
-
-
-class AlreadyExists(Refusal):
-    """The file exists on the server and must not be overwritten (ERROR 6)."""
-
-
 class TimedOut(TransferError):
     """The server sent nothing for the idle timeout."""
-
-    exit_status = ExitStatus.TIMED_OUT
 
 
 class BadAnswer(TransferError):
@@ -110,19 +68,17 @@ def translate_to_local_error(text: str = "") -> Iterator[None]:
         raise LocalError(text + (error.strerror or str(error))) from error
 
 
-_SERVER_ERRORS: dict[int | None, type[ServerError]] = {
-    ErrorCode.FILE_NOT_FOUND: NotFound,
-    ErrorCode.ACCESS_VIOLATION: AccessDenied,
-    ErrorCode.DISK_FULL: Refusal,
-    ErrorCode.FILE_EXISTS: AlreadyExists,
-    ErrorCode.NO_SUCH_USER: Refusal,
-    ErrorCode.OPTION_REFUSED: Refusal,
+_EXIT_STATUSES: dict[type[TransferError], ExitStatus] = {
+    NotFound: ExitStatus.NOT_FOUND,
+    Refusal: ExitStatus.REFUSED,
+    TimedOut: ExitStatus.TIMED_OUT,
 }
 
 
-def server_error_class(code: int | None) -> type[ServerError]:
-    """Return the exception class for the code of an ERROR packet from the server."""
-    return _SERVER_ERRORS.get(code, ServerError)
+def exit_status_after(error: type[TransferError]) -> ExitStatus:
+    """Return the exit status of the command after an error of this class."""
+    statuses = (status for kind, status in _EXIT_STATUSES.items() if issubclass(error, kind))
+    return next(statuses, ExitStatus.FAILED)
 
 
 def transfer_error(result: TransferResult, local: object) -> TransferError:

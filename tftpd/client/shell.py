@@ -170,7 +170,8 @@ class Shell(cmd.Cmd):
             return bool(super().onecmd(line))
         except (UsageError, ValueError, LocalError) as error:
             print(f"tftpc: {error}", file=sys.stderr, flush=True)
-            self.status = self.status or getattr(error, "exit_status", ExitStatus.BAD_USAGE)
+            is_local = isinstance(error, LocalError)
+            self.status = self.status or (ExitStatus.FAILED if is_local else ExitStatus.BAD_USAGE)
             return False
 
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:

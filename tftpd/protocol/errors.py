@@ -5,6 +5,16 @@
     RequestRefused       a valid request that is not granted: answered with one ERROR
       HostFault        an administrator must correct something: logged as a warning
       ResourceExhausted  this host has no free resources at the moment
+    TransferError        a transfer failed, for the programs that use the libraries
+      ServerError          by an ERROR of the server
+        NotFound             code 1
+        Refusal              code 2, 3, 6, 7 or 8; also code 4 in reply to an upload request
+          AccessDenied         code 2
+          DiskFull             code 3
+          AlreadyExists        code 6
+
+The client raises a `ServerError` after an ERROR packet. The handlers of `tftpd.server` raise one to
+send an ERROR packet.
 
 The text of an ERROR comes from the two enumerations in this module, or names only numbers that the
 peer knows. Therefore an ERROR never reveals a path or an exception message of this host.
@@ -89,3 +99,57 @@ class HostFault(RequestRefused):
 
 class ResourceExhausted(RequestRefused):
     """This host has no free file descriptors or memory. The same request may succeed soon."""
+
+
+class TransferError(Exception):
+    """A transfer that failed.
+
+    Attributes:
+        text: Reason for the failure. For a `ServerError` of the client this is the text of the
+            ERROR packet.
+        code: Code of the ERROR packet that either side sent; None if there was no such packet.
+    """
+
+    def __init__(self, text: str = "", code: int | None = None) -> None:
+        self.code = code
+        self.text = text
+        super().__init__(text)
+
+
+class ServerError(TransferError):
+    """The server ended the transfer with an ERROR packet."""
+
+
+class NotFound(ServerError):
+    """The file does not exist on the server (ERROR 1)."""
+
+
+class Refusal(ServerError):
+    """The server refused the request (ERROR 2, 3, 6, 7 or 8), or accepts no uploads (ERROR 4)."""
+
+
+class AccessDenied(Refusal):
+    """The server denied access to the file (ERROR 2)."""
+
+
+class DiskFull(Refusal):
+    """The file is too large for the server (ERROR 3)."""
+
+
+class AlreadyExists(Refusal):
+    """The file exists on the server and must not be overwritten (ERROR 6)."""
+
+
+_SERVER_ERRORS: dict[int | None, type[ServerError]] = {
+    ErrorCode.FILE_NOT_FOUND: NotFound,
+    ErrorCode.ACCESS_VIOLATION: AccessDenied,
+    ErrorCode.DISK_FULL: DiskFull,
+    ErrorCode.FILE_EXISTS: AlreadyExists,
+    ErrorCode.NO_SUCH_USER: Refusal,
+    ErrorCode.OPTION_REFUSED: Refusal,
+}
+
+
+def server_error_class(code: int | None) -> type[ServerError]:
+    """Return the exception class for the code of an ERROR packet."""
+    return _SERVER_ERRORS.get(code, ServerError)

@@ -17,10 +17,10 @@ from tests.fuzz.network import ObservedNetwork
 from tests.fuzz.peers import Peer, SentBlocks
 from tests.fuzz.server_files import SERVER_ADDRESS
 from tests.support.fakes import SERVER, let_pass
-from tftpd.client.errors import TransferError
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import ClientTransfer, get, put
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import TransferError
 from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.packets import ErrorPacket, decode
 

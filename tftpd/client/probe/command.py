@@ -13,7 +13,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from tftpd.client.blocking import BlockingDriver
 from tftpd.client.endpoint import resolve_server
-from tftpd.client.errors import ExitStatus, LocalError, server_error_class
+from tftpd.client.errors import ExitStatus, LocalError, exit_status_after
 from tftpd.client.jobs import RemoteFile
 from tftpd.client.probe import observations as obs
 from tftpd.client.probe.exchange import ProbeTarget
@@ -22,6 +22,7 @@ from tftpd.client.probe.report import format_json, format_report
 from tftpd.client.probe.runner import Probe
 from tftpd.net.interfaces import MonotonicClock, SessionRuntime
 from tftpd.net.udp import open_session_port
+from tftpd.protocol.errors import server_error_class
 
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -61,7 +62,7 @@ async def run_probe(reactor: Any, arguments: Namespace, remote: RemoteFile) -> i
         observed = await Probe(target, remote.host, arguments.idle_timeout, print_step).run()
     except LocalError as error:
         print(f"tftpc: {error}", file=sys.stderr)
-        return error.exit_status
+        return ExitStatus.FAILED
     finally:
         if show_steps:
             print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
@@ -78,6 +79,6 @@ def exit_status(observed: obs.Observations, findings: tuple[Finding, ...]) -> Ex
     if answer.kind is obs.AnswerKind.NOTHING and not answer.malformed:
         return ExitStatus.TIMED_OUT
     if answer.kind is obs.AnswerKind.ERROR:
-        return server_error_class(answer.code).exit_status
+        return exit_status_after(server_error_class(answer.code))
     is_broken = any(finding.level is Level.BREAKS for finding in findings)
     return ExitStatus.FAILED if is_broken else ExitStatus.DONE
