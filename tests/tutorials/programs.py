@@ -32,6 +32,12 @@ def request(opcode: int, name: str) -> bytes:
     return struct.pack("!H", opcode) + name.encode(ENCODING) + b"\0octet\0"
 
 
+def request_with_counted_characters(opcode: int, name: str) -> bytes:
+    """Return a request whose name has as many bytes as the name has characters: its end is lost."""
+    layout = f"!H{len(name)}sb5sb"
+    return struct.pack(layout, opcode, name.encode(ENCODING), 0, b"octet", 0)
+
+
 def header(datagram: bytes) -> tuple[int, int]:
     opcode, number = struct.unpack("!HH", datagram[:4])
     return opcode, number

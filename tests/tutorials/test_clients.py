@@ -102,6 +102,15 @@ def test_a_client_that_acknowledges_block_0_only_gets_few_packets(running):
     assert (entry["outcome"], entry["detail"]) == ("timed out", "only block 0 was acknowledged")
 
 
+def test_a_name_that_was_cut_is_in_the_log(running):
+    (running.root / "说明.txt").write_bytes(CONTENT)
+    with programs.udp_socket() as sock:
+        request = programs.request_with_counted_characters(programs.RRQ, "说明.txt")
+        sock.sendto(request, running.server)
+        assert sock.recv(1024) == b"\0\5\0\1File not found\0"
+    assert "说明.t (" in ended(running, "˵\\xc3\\xf7.t")["detail"]
+
+
 @pytest.mark.parametrize("name", ["王诚.jpg", "目录/说明书.txt"])
 def test_a_name_in_gb2312_is_stored_and_found_by_its_characters(running, name):
     path = running.root / name
