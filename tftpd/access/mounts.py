@@ -10,7 +10,7 @@ the same care for symbolic links as the rest of the name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from itertools import chain
@@ -33,9 +33,8 @@ from tftpd.access.policy import (
 )
 from tftpd.access.regex import MAX_NAME_BYTES, Pattern, pattern
 from tftpd.access.rewrite import NO_RULES, NameRules
+from tftpd.access.stored_names import SERIAL, StoredName
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-
-SERIAL = "serial"
 
 SERIALS = "[0-9A-Fa-f]{8,16}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
 """Serial numbers of Raspberry Pis, and MAC addresses in their form (TFTP_PREFIX=2)."""
@@ -129,6 +128,7 @@ class Mount:
         fallbacks: Fallbacks for this mount; None means those of the server.
         serials: Pattern of serial numbers before names, if a root contains {serial}.
         clients: Networks of the clients for which this mount exists.
+        store_as: Name under which an upload is stored; None: the requested name.
     """
 
     prefix: paths.Name
@@ -139,6 +139,7 @@ class Mount:
     fallbacks: tuple[Fallback, ...] | None = None
     serials: Pattern | None = None
     clients: Networks = ANYWHERE
+    store_as: StoredName | None = None
 
     @property
     def per_client(self) -> bool:
@@ -158,13 +159,24 @@ class Mount:
         return tuple(root.path for root in self.roots if isinstance(root.path, OriginRoot))
 
     def roots_for(
-        self, name: paths.Name, client: ClientIdentity
+        self, name: paths.Name, client: ClientIdentity, is_write: bool = False
     ) -> Iterator[tuple[Path | OriginRoot, paths.Name, paths.Name]]:
-        """Yield each root of `client`: path, the client's own components, components of `name`."""
+        """Yield each root of `client`: path, the client's own components, components of the file.
+
+        Args:
+            name: Components of the requested name.
+            client: The client.
+            is_write: Whether the file is written, and may be stored under another name.
+
+        Raises:
+            RequestRefused: The file cannot be stored under the configured name.
+        """
         serial: bytes | None = None
         is_searched = len(name) > 1 and len(name[0]) <= MAX_NAME_BYTES
         if self.serials and is_searched and self.serials.find(name[0]):
             serial, name = name[0], name[1:]
+        if is_write and self.store_as is not None:
+            name = self.store_as.expand_for(client, serial, name)
         for root in self.roots:
             own = root.expand_for(client, serial)
             if own is not None:
@@ -186,6 +198,7 @@ class Mounts:
         needs_mac: True if roots or rules use MAC addresses.
         renders: True if a mount has templates.
         per_client: True if different clients may get different files for one name.
+        renames_uploads: True if a mount stores uploads under another name.
     """
 
     def __init__(self, mounts: Iterable[Mount], name_rules: NameRules = NO_RULES) -> None:
@@ -200,9 +213,12 @@ class Mounts:
         uses_general = any(mount.fallbacks is None for mount in self)
         general = name_rules.fallbacks.fallbacks if uses_general else ()
         self.fallbacks = tuple(dict.fromkeys((*general, *specific)))
-        self.needs_mac = any(uses_placeholder(mount.roots, "mac") for mount in self) or any(
-            rule.needs_mac for rule in name_rules.rules
+        self.needs_mac = (
+            any(uses_placeholder(mount.roots, "mac") for mount in self)
+            or any("mac" in mount.store_as.placeholders for mount in self if mount.store_as)
+            or any(rule.needs_mac for rule in name_rules.rules)
         )
+        self.renames_uploads = any(mount.store_as for mount in self)
         self.renders = any(mount.read and mount.read.templates for mount in self)
         self.per_client = any(mount.per_client for mount in self)
         self._common_read_grants = lru_cache(maxsize=_CACHED_NAMES)(self._find_common_read_grants)
@@ -231,10 +247,32 @@ class Mounts:
             RequestRefused: No directory matches, or its policy denies the request.
         """
         mount, name = self.locate(filename, client)
-        if mount.read and mount.read.templates and name and paths.is_template(name[-1]):
-            reason = "templates cannot be written by clients"
+        _refuse_template(mount, name)
+        grants = _grants(mount, name, mount.write, client, self._encodings_for(name))
+        if mount.store_as is None:
+            return grants
+        stored = grants[0].name[grants[0].own :]
+        _refuse_template(mount, stored)
+        if self._find([*mount.prefix, *stored], client) is not mount:
+            reason = f"store_as {mount.store_as.text} leads to another directory"
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-        return _grants(mount, name, mount.write, client, self._encodings_for(name))
+        encodings = self._encodings_for(stored)
+        return [replace(grant, encodings=encodings) for grant in grants]
+
+    def stored_name(
+        self, filename: bytes, grants: Sequence[Grant[WritePolicy]], client: ClientIdentity
+    ) -> bytes:
+        """Return the name by which the file of an upload can be requested.
+
+        Args:
+            filename: Name in the request for the upload.
+            grants: The grants for it.
+            client: The client.
+        """
+        mount, _ = self.locate(filename, client)
+        if mount.store_as is None:
+            return filename
+        return b"/".join((*mount.prefix, *grants[0].name[grants[0].own :]))
 
     def _read_grants(self, filename: bytes, client: ClientIdentity) -> Sequence[Grant[ReadPolicy]]:
         mount, name = self.locate(filename, client)
@@ -322,6 +360,12 @@ class Mounts:
         return None
 
 
+def _refuse_template(mount: Mount, name: paths.Name) -> None:
+    if mount.read and mount.read.templates and name and paths.is_template(name[-1]):
+        reason = "templates cannot be written by clients"
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
+
+
 def _grants(
     mount: Mount,
     name: paths.Name,
@@ -336,7 +380,7 @@ def _grants(
     paths.refuse_reserved(name)
     grants = [
         Grant(path, own + rest, policy, mount.symlinks, len(own), encodings)
-        for path, own, rest in mount.roots_for(name, client)
+        for path, own, rest in mount.roots_for(name, client, isinstance(policy, WritePolicy))
     ]
     if not grants:
         roots = ", ".join(map(str, mount.roots))

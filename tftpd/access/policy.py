@@ -58,6 +58,7 @@ class WritePolicy:
         keep: Number of versions that are kept of each replaced file; None keeps none.
         keep_days: Days after which a version is removed.
         versions: Directory of the versions; None: `.versions` below the root.
+        create_directories: Create missing directories below the root.
     """
 
     create: bool = True
@@ -72,6 +73,7 @@ class WritePolicy:
     keep: int | None = None
     keep_days: int | None = None
     versions: str | None = None
+    create_directories: bool = False
 
     @property
     def needs_usage(self) -> bool:

@@ -1,11 +1,10 @@
 """The `directories` section: served directories and their policies."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tftpd.access.mounts import (
-    SERIAL,
     SERIALS,
     Mount,
     Root,
@@ -15,6 +14,7 @@ from tftpd.access.mounts import (
 )
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
+from tftpd.access.stored_names import SERIAL, parse_stored_name
 from tftpd.config import types
 from tftpd.config.names import Expression, FallbackName
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
@@ -73,6 +73,16 @@ class WriteSection(ConfigModel):
     versions: types.FilePath | None = None
     """Directory of the versions, relative to this file (default: .versions below the root)."""
 
+    directories: Literal["existing", "create"] = "existing"
+    """Store files in existing directories only, or create missing ones, up to 8 below the root."""
+
+    store_as: types.StoredNameText | None = None
+    """Name under which a file is stored (default: the requested name).
+
+    Placeholders: {ip}, {ip_hex} and {mac} of the client, {serial} if the root contains it, {date}
+    (2026-11-28) and {time} (170309) in UTC, and {name}, the requested name.
+    """
+
     clients: types.Clients
     """Networks or addresses of the clients that have access (default: all)."""
 
@@ -80,12 +90,21 @@ class WriteSection(ConfigModel):
     def _allows_something(self) -> Self:
         if not self.create and not self.overwrite:
             raise InvalidCombination("create and overwrite are both false: no upload is possible")
+        if self.directories == "create" and not self.create:
+            raise InvalidCombination("directories: create needs create: true")
         if self.keep is not None and not self.overwrite:
             raise InvalidCombination("keep needs overwrite: true, no file is replaced without it")
         for key in ("keep_days", "versions"):
             if self.keep is None and getattr(self, key) is not None:
                 raise InvalidCombination(f"{key} needs keep, the number of versions")
         return self
+
+    def build_policy(self) -> WritePolicy:
+        """Build the access.WritePolicy that this section describes."""
+        values = dict(self)
+        del values["store_as"]  # a part of the mount
+        creates = values.pop("directories") == "create"
+        return WritePolicy(**values, create_directories=creates)
 
 
 class DirectorySection(ConfigModel):
@@ -135,9 +154,11 @@ class DirectorySection(ConfigModel):
         if self.serials is not None and not uses_placeholder(self.roots, SERIAL):
             raise InvalidCombination('"serials" needs a root that contains {serial}')
         try:
-            self.build_mount()
+            mount = self.build_mount()
         except BadPattern as error:
             raise InvalidCombination(f"serials: {error}") from None
+        if mount.store_as and SERIAL in mount.store_as.placeholders and mount.serials is None:
+            raise InvalidCombination("store_as with {serial} needs a root that contains {serial}")
         return self
 
     @property
@@ -147,14 +168,17 @@ class DirectorySection(ConfigModel):
 
     def build_mount(self) -> Mount:
         """Build the access.Mount that this section describes."""
+        text = self.write and self.write.store_as
+        store_as = parse_stored_name(text) if text else None
         has_serial = uses_placeholder(self.roots, SERIAL)
         return Mount(
             prefix=self.path,
             roots=self.roots,
             read=ReadPolicy(**dict(self.read)) if self.read else None,
-            write=WritePolicy(**dict(self.write)) if self.write else None,
+            write=self.write.build_policy() if self.write else None,
             symlinks=self.symlinks,
             clients=self.clients,
             fallbacks=self.fallbacks,
+            store_as=store_as,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

@@ -26,6 +26,7 @@ _NOT_AT_ORIGINS = {
     "quota": "the files of an origin are not counted; limit the bucket",
     "max_files": "the files of an origin are not counted; limit the bucket",
     "min_free": "the free space of an origin is unknown",
+    "directories": "an origin has the directory of any name",
     "keep": "an origin keeps versions itself; turn on the versioning of the bucket",
 }
 _OWN_ENTRY = "remove it, or give the origin an entry of its own"

@@ -26,6 +26,7 @@ from pydantic import (
 from tftpd.access.mounts import parse_root
 from tftpd.access.paths import PARENT, Name, split_name
 from tftpd.access.policy import ANYWHERE, Networks
+from tftpd.access.stored_names import parse_stored_name
 from tftpd.protocol.errors import RequestRefused
 
 
@@ -125,6 +126,13 @@ def _root(value: Any) -> str:
     return value
 
 
+def _stored_name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError('expected a name such as "{ip}/{date}/{name}"')
+    parse_stored_name(value)
+    return value
+
+
 def _root_list(value: Any) -> Any:
     return value if isinstance(value, list) else [_root(value)]
 
@@ -161,6 +169,9 @@ RootPaths = Annotated[
     ),
 ]
 """Path of a directory on this host, or a list. A path may contain placeholders such as {mac}."""
+
+StoredNameText = Annotated[str, BeforeValidator(_stored_name)]
+"""Name of stored files. It may contain placeholders such as {date}."""
 
 FilePath = Annotated[str, matching(r"[^\0]+", "the path of a file")]
 """Path of a file on this host."""

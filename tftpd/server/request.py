@@ -9,6 +9,7 @@ raises `WouldBlock`; then all steps run again in a thread.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -119,7 +120,7 @@ class ResolvedWrite:
         cache = resolver.cache
         netascii = self.options.mode is Mode.NETASCII
 
-        def create(grant: Grant[WritePolicy]) -> ReceivedFile:
+        def create(grant: Grant[WritePolicy], directories: bool = False) -> ReceivedFile:
             if isinstance(grant.root, OriginRoot):
                 key = object_key(grant.root, grant.name)
                 return resolver.origins.open_upload(grant.root, key, grant, self.size, netascii)
@@ -130,11 +131,11 @@ class ResolvedWrite:
             ):
                 raise WouldBlock(grant.root)
             tracker = usage_trackers.get(grant.root)
-            upload = Upload.open(grant, self.size, netascii, tracker)
+            upload = Upload.open(grant, self.size, netascii, tracker, directories)
             upload.blocking_device = cache.blocking_device(upload.device)
             return upload
 
-        return self._try_grants(create)
+        return self._try_grants(create, partial(create, directories=True))
 
     def check(self) -> None:
         """Raise `RequestRefused` if `open()` would, without a change on disk.
@@ -142,7 +143,7 @@ class ResolvedWrite:
         An origin is not asked.
         """
 
-        def check(grant: Grant[WritePolicy]) -> None:
+        def check(grant: Grant[WritePolicy], directories: bool = False) -> None:
             if isinstance(grant.root, OriginRoot):
                 object_key(grant.root, grant.name)
                 check_size(self.size, grant.policy)
@@ -151,23 +152,36 @@ class ResolvedWrite:
             if tracker is not None:
                 if grant.policy.versions is not None:
                     tracker.versions = frozenset([Path(grant.policy.versions)])
+                tracker.counts_directories = grant.policy.create_directories
                 tracker.measure()
-            Upload.check(grant, self.size, tracker)
+            Upload.check(grant, self.size, tracker, directories)
 
-        self._try_grants(check)
+        self._try_grants(check, partial(check, directories=True))
 
-    def _try_grants(self, action: Callable[[Grant[WritePolicy]], T]) -> T:
-        """Return the result of `action` for the first grant whose directory exists."""
+    def _try_grants(
+        self,
+        action: Callable[[Grant[WritePolicy]], T],
+        create: Callable[[Grant[WritePolicy]], T],
+    ) -> T:
+        """Return the result of `action` for the first grant whose directory exists.
+
+        If there is none, return that of `create` for the first grant, if its policy allows it.
+        """
         not_found = []
-        for grant in self.grants:
+        attempts = [(action, grant) for grant in self.grants]
+        if self.grants[0].policy.create_directories:
+            attempts.append((create, self.grants[0]))
+        for attempt, grant in attempts:
             try:
-                return action(grant)
+                return attempt(grant)
             except RequestRefused as original:
                 refused = add_path(original, grant)
                 if refused.code is not ErrorCode.FILE_NOT_FOUND:
                     raise self.name.annotate(refused) from None
                 not_found.append(refused)
-        raise self.name.annotate(not_found[0])
+        raise self.name.annotate(
+            not_found[-1] if len(attempts) > len(self.grants) else not_found[0]
+        )
 
 
 def resolve_read(
@@ -233,6 +247,9 @@ def resolve_write(
         grants = mounts.authorize_write(name.name, client)
     except RequestRefused as refused:
         raise name.annotate(refused) from None
+    if mounts.renames_uploads:
+        stored = mounts.stored_name(name.name, grants, client)
+        name = name if stored == name.name else name.rewritten(stored, "store_as")
     options = negotiate(request.options, limits, mode, Direction.WRITE)
     # Netascii text is longer on the wire than on disk, by one byte per line: `tsize` is
     # not the size of the file.

@@ -324,16 +324,19 @@ class ProcessServer:
     def _track_usage(self, mounts: Mounts) -> None:
         """Create a tracker of the disk usage for each root with a quota; keep the present ones."""
         versions: dict[Path, set[Path]] = {}
+        growing: set[Path] = set()  # roots in which clients create directories
         for mount in mounts:
             if mount.write and mount.write.needs_usage:
                 for root in mount.local_roots:
                     outside = versions.setdefault(root, set())
+                    growing |= {root} if mount.write.create_directories else set()
                     if mount.write.versions is not None:
                         outside.add(Path(mount.write.versions))
         trackers = self._usage_trackers
         self._usage_trackers = {root: trackers.get(root) or self._track(root) for root in versions}
         for root, tracker in self._usage_trackers.items():
             tracker.versions = frozenset(versions[root])
+            tracker.counts_directories = root in growing
         if self._measuring.running:
             self._measuring.stop()
         if self._usage_trackers:

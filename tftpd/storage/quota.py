@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
-from tftpd.access.paths import TEMPORARY
+from tftpd.access.paths import TEMPORARY, VERSIONS
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.walk import walk_tree
@@ -71,6 +71,7 @@ class UsageTracker:
     Attributes:
         key: Number of the root, the same one in all workers.
         versions: Directories outside of the root with versions of its files, which count, too.
+        counts_directories: True if clients can create directories, which count as files then.
     """
 
     def __init__(self, root: Path, table: memoryview = _NO_TABLE, fd: int | None = None) -> None:
@@ -86,6 +87,7 @@ class UsageTracker:
 
         self._root, self._fd = root, fd
         self.versions: frozenset[Path] = frozenset()
+        self.counts_directories = False
         self._lock, self._counting, self._evicting = Lock(), Lock(), Lock()
         self._unfinished: dict[UnfinishedUpload, int] = {}
         self.key = int.from_bytes(blake2b(os.fsencode(root), digest_size=7).digest(), "big")
@@ -224,7 +226,10 @@ class UsageTracker:
     def _count_files(self) -> Usage:
         size = files = 0
         trees = map(walk_tree, (self._root, *self.versions))
-        for directory, _, names in chain.from_iterable(trees):
+        for directory, below, names in chain.from_iterable(trees):
+            # The directories of versions are not counted when they are created.
+            if self.counts_directories and below and VERSIONS not in below:
+                files += 1
             if self._numbers[_IS_COUNTED]:
                 time.sleep(_PAUSE_SECONDS)
             for name in names:

@@ -24,6 +24,7 @@ from tftpd.storage.tempfiles import create_temporary, sync_directory, take_free_
 from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
 if TYPE_CHECKING:  # imported if a policy keeps versions
+    from tftpd.storage.subdirectories import CreatedDirectories
     from tftpd.storage.versions import FileVersions
 
 _WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
@@ -154,6 +155,7 @@ class Upload(ReceivedFile):
 
     durable = True
     _is_evicted = False
+    _created: "CreatedDirectories | None" = None  # removed if the upload fails
 
     def __init__(self, target: "_Target", size: int | None, netascii: bool) -> None:
         super().__init__(target.policy, size, netascii)
@@ -168,6 +170,7 @@ class Upload(ReceivedFile):
         size: int | None,
         netascii: bool,
         tracker: UsageTracker | None = None,
+        create_directories: bool = False,
     ) -> Self:
         """Start an upload.
 
@@ -178,20 +181,51 @@ class Upload(ReceivedFile):
                 (lib/tftp.c, tftp_tx).
             netascii: Whether the data is netascii, to be decoded to local text.
             tracker: Tracker of the grant's root if its policy has a quota.
+            create_directories: Whether to create missing directories; they are removed again if
+                the upload fails.
 
         Raises:
             RequestRefused: The policy or the file system refuses the file; nothing has been
                 created.
         """
-        with _open_target(grant, size, tracker) as target:
+        if create_directories:
+            from tftpd.storage.subdirectories import CreatedDirectories
+
+            created = CreatedDirectories(grant, tracker)
+            upload = created.open(
+                lambda: cls._create(grant, size, netascii, tracker, created.create)
+            )
+            upload._created = created
+            return upload
+        return cls._create(grant, size, netascii, tracker)
+
+    @classmethod
+    def _create(
+        cls,
+        grant: Grant[WritePolicy],
+        size: int | None,
+        netascii: bool,
+        tracker: UsageTracker | None,
+        create: Callable[[int, bytes], None] | None = None,
+    ) -> Self:
+        with _open_target(grant, size, tracker, create) as target:
             return cls(target, size, netascii)
 
     @staticmethod
-    def check(grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None) -> None:
+    def check(
+        grant: Grant[WritePolicy],
+        size: int | None,
+        tracker: UsageTracker | None,
+        create_directories: bool = False,
+    ) -> None:
         """Raise `RequestRefused` if `open()` would; create nothing.
 
         Limits that only an attempt shows, such as a user's disk quota, are not checked.
         """
+        if create_directories:
+            from tftpd.storage.subdirectories import shorten_to_existing
+
+            grant = shorten_to_existing(grant)
         with _open_target(grant, size, tracker) as target:
             target.check_writable()
         os.close(target.directory)
@@ -240,6 +274,7 @@ class Upload(ReceivedFile):
                 else:
                     os.close(os.dup(self._fd))  # reports failed writes, such as those of NFS
                 self._target.store(self._temporary, self.size, self.durable)
+            self._created = None
         finally:
             self.discard()
 
@@ -258,6 +293,8 @@ class Upload(ReceivedFile):
         for descriptor in (fd, self._target.directory):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+        if self._created is not None:
+            self._created.remove()
 
     def evict(self) -> None:
         """Free the data on disk for other uploads. The tracker calls this before `_release()`."""
@@ -364,7 +401,10 @@ class _Target:
 
 @contextlib.contextmanager
 def _open_target(
-    grant: Grant[WritePolicy], size: int | None, tracker: UsageTracker | None
+    grant: Grant[WritePolicy],
+    size: int | None,
+    tracker: UsageTracker | None,
+    create: Callable[[int, bytes], None] | None = None,
 ) -> Iterator[_Target]:
     """Open the directory in which a file may be created.
 
@@ -372,6 +412,7 @@ def _open_target(
         grant: The granted name, its root and the policy.
         size: Size of the file in bytes, if known.
         tracker: Tracker of the grant's root if its policy has a quota.
+        create: Creates a missing directory; see `open_parent`.
 
     Yields:
         The target. Its directory is closed if the block raises an exception.
@@ -383,7 +424,10 @@ def _open_target(
     check_size(size, policy)
     with (
         translate_os_errors(ErrorText.WRITE_FAILED),
-        open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings) as (parent, last),
+        open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings, create) as (
+            parent,
+            last,
+        ),
     ):
         _check_file(parent, last, policy)
         # Not a duplicate of `parent`: an O_PATH descriptor does not support fsync and flock,

@@ -8,7 +8,7 @@ reads symbolic links and follows them itself.
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +30,11 @@ _SHARED = stat.S_ISVTX | stat.S_IWOTH  # such as /tmp
 
 @contextmanager
 def open_parent(
-    root: Path, name: Name, symlinks: Symlinks, encodings: Sequence[str] = ()
+    root: Path,
+    name: Name,
+    symlinks: Symlinks,
+    encodings: Sequence[str] = (),
+    create: Callable[[int, bytes], None] | None = None,
 ) -> Iterator[tuple[int, bytes]]:
     """Open the directory that contains a name.
 
@@ -39,6 +43,8 @@ def open_parent(
         name: Components of the name.
         symlinks: Policy for symbolic links on the path.
         encodings: Encodings in which the components may be spelled on disk, besides UTF-8.
+        create: Called with the descriptor of a directory and a name that does not exist in it.
+            Creates a directory of this name.
 
     Yields:
         A descriptor of the directory, and the last component of the name in it. That file is
@@ -52,7 +58,7 @@ def open_parent(
     if not name:
         reason = "the name refers to the root directory itself"
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-    with closing(Walk(root, symlinks, encodings)) as walk:
+    with closing(Walk(root, symlinks, encodings, create)) as walk:
         yield walk.open_parent(name)
 
 
@@ -181,7 +187,13 @@ class Walk:
         steps: The components that the walk has passed.
     """
 
-    def __init__(self, root: Path, symlinks: Symlinks, encodings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        symlinks: Symlinks,
+        encodings: Sequence[str] = (),
+        create: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self.current = os.fsencode(root)
         self.steps: list[WalkStep] = []
         self._directories: list[int] = []
@@ -190,6 +202,7 @@ class Walk:
         self._encodings = encodings
         self._follow = symlinks is Symlinks.FOLLOW
         self._n_links = 0
+        self._create = create
 
     def close(self) -> None:
         """Close the directories."""
@@ -251,7 +264,13 @@ class Walk:
         if len(self._directories) > MAX_DIRECTORIES:
             reason = f"the path has more than {MAX_DIRECTORIES} directories"
             raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-        fd = os.open(component, _DIRECTORY, dir_fd=self._directories[-1])
+        try:
+            fd = os.open(component, _DIRECTORY, dir_fd=self._directories[-1])
+        except FileNotFoundError:
+            if self._create is None:
+                raise
+            self._create(self._directories[-1], component)
+            fd = os.open(component, _DIRECTORY, dir_fd=self._directories[-1])
         if self._follow:  # the kernel resolves `..`: the parents are not needed
             os.close(self._directories.pop())
         self._directories.append(fd)

@@ -271,8 +271,11 @@ def _find_directory(
     kind = "read" if isinstance(request, Rrq) else "write"
     policy = _describe_policy(config, index, kind, client.address)
     encodings = mounts.name_rules.encodings
-    roots = _trace_roots(mount, rest, client, name, kind == "write", encodings, objects)
-    return directory, policy, list(roots)
+    traced = _trace_roots(mount, rest, client, name, kind == "write", encodings, objects)
+    roots: list[JsonObject] = []
+    with suppress(RequestRefused):  # store_as gives no name; the decision has the reason
+        roots = list(traced)
+    return directory, policy, roots
 
 
 def _describe_policy(
@@ -314,7 +317,7 @@ def _trace_roots(
         objects: The objects in the cache.
     """
     grant = trace.grant
-    for path, prefix, rest in mount.roots_for(name, client):
+    for path, prefix, rest in mount.roots_for(name, client, is_write):
         components = prefix + rest
         is_served = grant is not None and (grant.root, grant.name[: grant.own]) == (path, prefix)
         if grant is not None and is_served:

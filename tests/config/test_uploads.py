@@ -1,4 +1,4 @@
-"""The keys `keep`, `keep_days` and `versions`."""
+"""Keys of `write`: versions, names and directories of stored files."""
 
 import os
 
@@ -114,3 +114,30 @@ def test_a_link_in_place_of_the_versions_is_a_problem(load, tmp_path):
     assert _problems(load, _entry("keep: 1")) == [
         f"t.yaml:2: directories[0].write.keep: {tmp_path}/srv/.versions is not a directory"
     ]
+
+
+@pytest.mark.parametrize(
+    ("write", "problem"),
+    [
+        ("{store_as: '{nothing}/x'}",
+         ".store_as: {nothing} is not one of ip, ip_hex, mac, serial, date, time, name"),
+        ("{store_as: '../{name}'}", '.store_as: expected a name such as "{ip}/{date}/{name}"'),
+        ("{store_as: ''}", '.store_as: expected a name such as "{ip}/{date}/{name}", got ""'),
+        ("{directories: all}", '.directories: expected one of existing, create, got "all"'),
+        ("{directories: create, create: false, overwrite: true}",
+         ": directories: create needs create: true"),
+    ],
+)  # fmt: skip
+def test_bad_names_and_directories_are_problems(load, write, problem):
+    expected = f"t.yaml:2: directories[0].write{problem}"
+    assert _problems(load, f"{{root: srv, write: {write}}}") == [expected]
+
+
+def test_store_as_has_the_serial_number_only_if_the_root_has_it(load):
+    write = "write: {store_as: '{serial}/{name}', directories: create}"
+    assert _problems(load, f"{{root: srv, {write}}}") == [
+        "t.yaml:2: directories[0]: store_as with {serial} needs a root that contains {serial}"
+    ]
+    (mount,) = load(f"{{root: 'srv/{{serial}}', {write}}}").build_mounts()
+    assert mount.store_as.text == "{serial}/{name}"
+    assert mount.write.create_directories
