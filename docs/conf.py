@@ -12,7 +12,16 @@ release = version = tftpd.__version__
 # Date of the manual pages. A constant, because the date of the build would change them each day.
 today = "2026-11-21"
 
-extensions = ["myst_parser", "reference_directives", "manual_pages"]
+extensions = [
+    *("myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"),
+    *("reference_directives", "manual_pages"),
+]
+# Docstrings, which are for readers of the code first, have `code` in single backticks.
+default_role = "code"
+autoclass_content = "both"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
 include_patterns = ["index.md", "*/*.md"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4

@@ -20,7 +20,7 @@ CONTENT = random.Random(8).randbytes(300_000)
 PROGRAM = """
 import io, sys
 from tftpd.client import ClientSettings, LocalError, NotFound
-from tftpd.client.{module} import get, put
+from tftpd.client.{module} import exists, get, put, size
 
 {keyword}def main(port):
     got = io.BytesIO()
@@ -35,6 +35,13 @@ from tftpd.client.{module} import get, put
     {wait}put(server, "again", got.getvalue(), port=port, settings=settings)
     {wait}get(server, "again", "back", port=port, settings=settings)
     {wait}put(server, "lock-step", "back", port=port, settings=ClientSettings(windowsize=1))
+    assert {wait}size(server, "file", port=port) == 300_000
+    assert {wait}exists(server, "file", port=port)
+    assert not {wait}exists(server, "none", port=port)
+    try:
+        {wait}size(server, "none", port=port)
+    except NotFound as error:
+        assert error.code == 1
     try:
         {wait}get(server, "none", got, port=port)
     except NotFound as error:
@@ -70,6 +77,8 @@ def test_a_program_reads_and_writes_files(module, tmp_path):
             cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=LIMIT,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, b"complete\n", b"")
+        probes = [event for event in running.transfers() if event["outcome"] == "probe"]
+        assert [(probe["file"], probe["bytes"]) for probe in probes] == [("file", 0)] * 2
         for name in ("again", "lock-step"):
             assert (running.root / name).read_bytes() == CONTENT
     assert (tmp_path / "back").read_bytes() == CONTENT
@@ -78,7 +87,7 @@ def test_a_program_reads_and_writes_files(module, tmp_path):
 SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["blocking", "asyncio", "twisted"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["blocking", "asyncio", "twisted", "size"])
 def test_the_programs_of_the_guide_run(snippet, tmp_path):
     with daemon(tmp_path) as running:
         (running.root / "pxelinux.0").write_bytes(CONTENT)
@@ -92,7 +101,7 @@ def test_the_programs_of_the_guide_run(snippet, tmp_path):
     assert (tmp_path / "pxelinux.0").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("name", ["get", "put"])
+@pytest.mark.parametrize("name", ["exists", "get", "put", "size"])
 def test_the_three_forms_have_one_signature(name):
     expected = inspect.signature(getattr(blocking, name)).parameters
     assert inspect.signature(getattr(aio, name)).parameters == expected

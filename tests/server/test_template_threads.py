@@ -95,6 +95,7 @@ def test_each_root_has_threads_although_all_others_hang():
     server._reactor = reactor = Reactor()
     pools = LookupPool(reactor, "lookups"), LookupPool(reactor, "renders")
     server._lookup_pool, server._render_pool = pools
+    server._is_embedded = False
     may_end = threading.Event()
     try:
         server._provide_threads(30)

@@ -1,8 +1,8 @@
 """TFTP client: a library and the command `tftpc`.
 
-`get` and `put` block. `tftpd.client.aio` has the same functions as coroutines for asyncio, and
-`tftpd.client.twisted` has them with Deferreds. The public names are those of `__all__`. `get` and
-`put` are imported at first use, because `tftpc --help` does not need them.
+`get`, `put`, `size` and `exists` block. `tftpd.client.aio` has the same functions as coroutines for
+asyncio, and `tftpd.client.twisted` has them with Deferreds. The public names are those of
+`__all__`. The functions are imported at first use, because `tftpc --help` does not need them.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ from tftpd.protocol.negotiation import Mode
 from tftpd.protocol.result import TransferResult
 
 if TYPE_CHECKING:
-    from tftpd.client.blocking import get, put
+    from tftpd.client.blocking import exists, get, put, size
 
 __all__ = [
     "AccessDenied",
@@ -39,12 +39,14 @@ __all__ = [
     "TimedOut",
     "TransferError",
     "TransferResult",
+    "exists",
     "get",
     "put",
+    "size",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("get", "put"):
+    if name in ("exists", "get", "put", "size"):
         return getattr(import_module("tftpd.client.blocking"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,9 @@
     result = await get("192.0.2.1", "pxelinux.0", "pxelinux.0")
     result = await put("192.0.2.1", "router1.cfg", b"hostname router1")
 
+    n_bytes = await size("192.0.2.1", "pxelinux.0")
+    is_there = await exists("192.0.2.1", "pxelinux.0")
+
 Arguments, results and exceptions are those of `tftpd.client.blocking`. A transfer runs in a thread
 of the loop's default executor, because its file operations block. If the task is cancelled, the
 client sends an ERROR to the server and removes incomplete files; this takes up to 0.25 s.
@@ -16,6 +19,9 @@ from typing import Any, ParamSpec
 
 from tftpd.client import transfer
 from tftpd.client.blocking import run_transfer
+from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import DEFAULT_SETTINGS, PORT
+from tftpd.protocol.errors import NotFound
 from tftpd.protocol.result import TransferResult
 
 P = ParamSpec("P")
@@ -45,3 +51,30 @@ def _coroutine(
 
 get = _coroutine(transfer.get)
 put = _coroutine(transfer.put)
+_probe = _coroutine(transfer.probe_size)
+
+
+async def size(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> int | None:
+    """Return the size of a file; see `tftpd.client.blocking.size`."""
+    return (await _probe(host, name, port=port, settings=settings)).size
+
+
+async def exists(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> bool:
+    """Return True if a server has a file; see `tftpd.client.blocking.exists`."""
+    try:
+        await _probe(host, name, port=port, settings=settings)
+    except NotFound:
+        return False
+    return True

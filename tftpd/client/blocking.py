@@ -3,7 +3,10 @@
     result = get("192.0.2.1", "pxelinux.0", "pxelinux.0")
     result = put("192.0.2.1", "router1.cfg", b"hostname router1")
 
-Both raise a `TransferError` if the transfer fails, and `ValueError` if a setting is out of its
+    n_bytes = size("192.0.2.1", "pxelinux.0")
+    is_there = exists("192.0.2.1", "pxelinux.0")
+
+All raise a `TransferError` if the transfer fails, and `ValueError` if a setting is out of its
 range. An exception, such as `KeyboardInterrupt`, ends the transfer: the client then sends an ERROR
 to the server and removes incomplete files.
 """
@@ -19,10 +22,13 @@ from typing import Any, ParamSpec
 
 from tftpd.client import transfer as transfers
 from tftpd.client.errors import translate_to_local_error
+from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import DEFAULT_SETTINGS, PORT
 from tftpd.dataplane import DataPlane
 from tftpd.net import sockets
 from tftpd.net.segmentation import SegmentedSender, enable_gro, recv_burst
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.errors import NotFound
 from tftpd.protocol.result import TransferResult
 
 _MAX_WAIT_SECONDS = 0.25  # between two reads of the socket for packets from unknown TIDs
@@ -216,3 +222,47 @@ def _blocking(prepare: Callable[P, AnyTransfer]) -> Callable[P, TransferResult]:
 
 get = _blocking(transfers.get)
 put = _blocking(transfers.put)
+_probe = _blocking(transfers.probe_size)
+
+
+def size(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> int | None:
+    """Return the size of a file on a server in bytes; None if the server does not state it.
+
+    The client requests the file with the option `tsize`, and ends the transfer after the answer.
+
+    Args:
+        host: As for `get`.
+        name: As for `get`.
+        port: As for `get`.
+        settings: Timeout, local address and idle timeout; the other settings do not matter.
+
+    Raises:
+        NotFound: The server does not have the file.
+        TransferError: The server does not tell.
+    """
+    return _probe(host, name, port=port, settings=settings).size
+
+
+def exists(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> bool:
+    """Return True if a server has a file; arguments as for `size`.
+
+    Raises:
+        TransferError: The server does not tell.
+    """
+    try:
+        _probe(host, name, port=port, settings=settings)
+    except NotFound:
+        return False
+    return True

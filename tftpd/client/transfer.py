@@ -39,6 +39,7 @@ from tftpd.net.types import Buffer, SocketAddress
 from tftpd.protocol import packets
 from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, RequestRefused
 from tftpd.protocol.negotiation import Direction, Mode, TransferOptions
+from tftpd.protocol.options import DEFAULT_BLKSIZE
 from tftpd.protocol.packets import HEADER_BYTES
 from tftpd.protocol.receiver import EXCESS_BYTES, Receiver
 from tftpd.protocol.request import RequestMachine, TransferRequest
@@ -71,7 +72,7 @@ Outgoing = tuple[Buffer, int, SocketAddress]
 """Bytes to send, the size of one datagram, and the destination."""
 
 
-_DEFAULT_SETTINGS = ClientSettings()
+DEFAULT_SETTINGS = ClientSettings()
 
 File = TypeVar("File")
 
@@ -438,6 +439,20 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
             self.machine.abort(refused)
 
 
+class SizeProbe(DownloadTransfer):
+    """Request for a file that ends at the first answer. The result has the size of the file."""
+
+    def _open(self, options: TransferOptions, timer: RetransmitTimer, now: float) -> None:
+        refused = RequestRefused(ErrorCode.NOT_DEFINED, text=ErrorText.SIZE_KNOWN)
+        self.machine.abort(refused, Outcome.PROBE)
+        raise refused
+
+    def result(self) -> TransferResult:
+        """Return the result; see `ClientTransfer.result`."""
+        result = self.make_result()
+        return result if result.outcome is Outcome.PROBE else super().result()
+
+
 class UploadTransfer(ClientTransfer[FileLike]):
     """Upload of a local file. `release()` closes its `file`."""
 
@@ -514,7 +529,7 @@ def get(
     to: str | Path | BinaryIO,
     *,
     port: int = PORT,
-    settings: ClientSettings = _DEFAULT_SETTINGS,
+    settings: ClientSettings = DEFAULT_SETTINGS,
     progress: Progress | None = None,
     trace: PacketTrace | None = None,
 ) -> DownloadTransfer:
@@ -562,7 +577,7 @@ def put(
     source: str | Path | bytes | BinaryIO,
     *,
     port: int = PORT,
-    settings: ClientSettings = _DEFAULT_SETTINGS,
+    settings: ClientSettings = DEFAULT_SETTINGS,
     progress: Progress | None = None,
     trace: PacketTrace | None = None,
 ) -> UploadTransfer:
@@ -598,6 +613,25 @@ def put(
     local = source if isinstance(source, str | Path) else "input"
     hooks = progress, trace, settings.min_rate, settings.max_rate
     return UploadTransfer(request, server, _policy(settings), opened, local, *hooks)
+
+
+def probe_size(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> SizeProbe:
+    """Prepare a request for the size of a file; arguments and exceptions as for `get`."""
+    server = resolve_server(host, port, settings.local)
+    # Without other options, a server that does not know `tsize` sends one small block only.
+    plain = replace(settings, mode=Mode.OCTET, blksize=DEFAULT_BLKSIZE, windowsize=1, rollover=None)
+    request = plain.transfer_request(Direction.READ, name, DEFAULT_BLKSIZE)
+    return SizeProbe(request, server, _policy(settings), _open_nothing)
+
+
+def _open_nothing(options: TransferOptions) -> "UploadSink":
+    raise AssertionError("a probe stores nothing")
 
 
 def host_of(address: SocketAddress) -> SocketAddress:

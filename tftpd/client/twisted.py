@@ -3,7 +3,10 @@
     result = await get("192.0.2.1", "pxelinux.0", "pxelinux.0")
     result = await put("192.0.2.1", "router1.cfg", b"hostname router1")
 
-Both return a Deferred. Arguments, results and exceptions are those of `tftpd.client.blocking`. A
+    n_bytes = await size("192.0.2.1", "pxelinux.0")
+    is_there = await exists("192.0.2.1", "pxelinux.0")
+
+All return a Deferred. Arguments, results and exceptions are those of `tftpd.client.blocking`. A
 transfer runs in a thread of the installed reactor's pool, because its file operations block. If
 the Deferred is cancelled, the client sends an ERROR to the server and removes incomplete files
 within 0.25 s.
@@ -20,6 +23,9 @@ from twisted.python.failure import Failure
 
 from tftpd.client import transfer
 from tftpd.client.blocking import run_transfer
+from tftpd.client.settings import ClientSettings
+from tftpd.client.transfer import DEFAULT_SETTINGS, PORT
+from tftpd.protocol.errors import NotFound
 from tftpd.protocol.result import TransferResult
 
 P = ParamSpec("P")
@@ -48,3 +54,31 @@ def _deferred(
 
 get = _deferred(transfer.get)
 put = _deferred(transfer.put)
+_probe = _deferred(transfer.probe_size)
+
+
+def size(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> "Deferred[int | None]":
+    """Return the size of a file; see `tftpd.client.blocking.size`."""
+    return _probe(host, name, port=port, settings=settings).addCallback(lambda result: result.size)
+
+
+def exists(
+    host: str,
+    name: str | bytes,
+    *,
+    port: int = PORT,
+    settings: ClientSettings = DEFAULT_SETTINGS,
+) -> "Deferred[bool]":
+    """Return True if a server has a file; see `tftpd.client.blocking.exists`."""
+
+    def is_missing(failure: Failure) -> bool:
+        failure.trap(NotFound)
+        return False
+
+    return _probe(host, name, port=port, settings=settings).addCallbacks(lambda _: True, is_missing)

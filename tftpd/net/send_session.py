@@ -51,8 +51,8 @@ class SendSession(Session[Sender]):
 
     @property
     def size(self) -> int | None:
-        """Size of the file; None for netascii, whose size on the wire is not known."""
-        return self._source.size if self._machine.options.mode is Mode.OCTET else None
+        """Size of the file; None if unknown, as that of netascii on the wire."""
+        return self._source.known_size if self._machine.options.mode is Mode.OCTET else None
 
     def _receive_packet(self, datagram: bytes, now: float) -> None:
         if datagram.startswith(ACK_PREFIX) and len(datagram) >= HEADER_BYTES:

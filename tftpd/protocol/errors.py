@@ -65,6 +65,7 @@ class ErrorText(StrEnum):
     CANCELLED = "Transfer was cancelled"
     TOO_SLOW = "Transfer is too slow"
     CLIENT_DONE = "Client needs no more data"
+    SIZE_KNOWN = "Only the size was requested: transfer aborted"
     OUT_OF_MEMORY = "Server is out of memory"
     INTERNAL = "Internal error"
 

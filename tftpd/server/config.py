@@ -17,7 +17,7 @@ from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.result import TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
-from tftpd.server.request import Render, no_render
+from tftpd.server.request import Render, RequestHandler, no_render
 from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
@@ -69,6 +69,7 @@ class ServerConfig:
         render: Renders a template.
         origins: Opens files at origins.
         ask_origin: Asks an origin. The Deferred fires later, when the answer is known.
+        handler: Answers the requests in place of `mounts`; None: there is none.
     """
 
     mounts: Mounts
@@ -85,6 +86,7 @@ class ServerConfig:
     render: Render = no_render
     origins: OriginFiles = field(default_factory=NoOrigins)
     ask_origin: Callable[[AnswerNeeded], "Deferred[None]"] = fail
+    handler: RequestHandler | None = None
 
     @cached_property
     def resolver(self) -> FileResolver:

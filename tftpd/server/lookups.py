@@ -14,8 +14,9 @@ a short time.
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
-from threading import Lock
+from threading import Lock, Thread
 from time import monotonic, thread_time
 from typing import Any, Generic, TypeVar
 
@@ -258,9 +259,20 @@ class LookupPool:
     it.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+    def __init__(self, reactor: IReactorFromThreads, name: str, is_embedded: bool = False) -> None:
+        """Initialize the pool.
+
+        Args:
+            reactor: The reactor.
+            name: Name of the pool, for the names of its threads.
+            is_embedded: True if neither `stop()` nor the end of the program shall wait for running
+                lookups: they run code of the program that embeds the server.
+        """
         self._reactor = reactor
+        self._is_embedded = is_embedded
         self._pool = ThreadPool(0, MAX_RUNNING_PER_ROOT, name)
+        if is_embedded:
+            use_daemon_threads(self._pool)
         self._pool.start()
 
     def resize(self, n_roots: int) -> None:
@@ -284,8 +296,15 @@ class LookupPool:
         return handover.done
 
     def stop(self) -> None:
-        """Wait for running lookups and end the threads."""
+        """End the threads; wait for running lookups unless the server is embedded."""
+        if self._is_embedded:
+            self._pool.threads.clear()  # those that `stop()` waits for
         self._pool.stop()
+
+
+def use_daemon_threads(pool: ThreadPool) -> None:
+    """Let the program end although threads of this pool are running."""
+    pool.threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]
 
 
 def forget_unstarted_threads(pool: ThreadPool) -> None:

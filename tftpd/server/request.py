@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
@@ -19,6 +19,7 @@ from tftpd.access.origins import OriginRoot, object_key
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.access.rewrite import apply_rules
+from tftpd.net.types import TID
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.protocol.negotiation import (
     MODES,
@@ -29,6 +30,7 @@ from tftpd.protocol.negotiation import (
     negotiate,
 )
 from tftpd.protocol.packets import Request, Rrq, Wrq
+from tftpd.protocol.result import TransferResult
 from tftpd.storage.dentry_cache import WouldBlock
 from tftpd.storage.errors import add_path
 from tftpd.storage.quota import UsageTracker
@@ -57,6 +59,8 @@ class RenderContext:
     source: bytes | None = None
 
 
+OnEnd = Callable[[TransferResult], None]
+
 Render = Callable[[Grant[ReadPolicy], RenderContext], FileLike]
 """Renders a template to a file; blocks; raises `RequestRefused`."""
 
@@ -72,15 +76,15 @@ class ResolvedRead:
 
     Attributes:
         name: Name under which the file was found.
-        grant: Permission to read it.
         options: Negotiated options.
         source: The open file; the owner of this value closes it.
+        on_end: Called with the result of the transfer; None: nobody waits for it.
     """
 
     name: RequestName
-    grant: Grant[ReadPolicy]
     options: TransferOptions
     source: FileLike
+    on_end: OnEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,14 @@ class ResolvedWrite:
         grants: Permission to write below each root, in order of preference.
         options: Negotiated options.
         size: Size of the file in bytes; None if unknown.
+        on_end: Called with the result of the transfer; None: nobody waits for it.
     """
 
     name: RequestName
     grants: Sequence[Grant[WritePolicy]]
     options: TransferOptions
     size: int | None
+    on_end: OnEnd | None = None
 
     def open(
         self, usage_trackers: Mapping[Path, UsageTracker], resolver: FileResolver, blocking: bool
@@ -184,6 +190,25 @@ class ResolvedWrite:
         )
 
 
+class RequestHandler(Protocol):
+    """Answers the requests of a program's server, in place of directories.
+
+    Both methods raise `RequestRefused`, and `WouldBlock` if they are called without `blocking`.
+    """
+
+    def resolve_read(
+        self, request: Rrq, tid: TID, client: ClientIdentity, limits: OptionLimits, blocking: bool
+    ) -> ResolvedRead:
+        """Open the file of an RRQ and negotiate its options."""
+        ...
+
+    def resolve_write(
+        self, request: Wrq, tid: TID, client: ClientIdentity, limits: OptionLimits, blocking: bool
+    ) -> tuple[ResolvedWrite, ReceivedFile]:
+        """Begin the upload of a WRQ and negotiate its options."""
+        ...
+
+
 def resolve_read(
     request: Rrq,
     client: ClientIdentity,
@@ -207,7 +232,7 @@ def resolve_read(
         WouldBlock: The file cannot be opened without disk I/O or rendering.
         AnswerNeeded: An origin must be asked first.
     """
-    mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
+    mode = parse_mode(request)
     filename = request.filename
     name_rules = resolver.mounts.name_rules
     name = RequestName(filename) if filename.isascii() else name_rules.decode(filename)
@@ -228,7 +253,7 @@ def resolve_read(
         options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
     else:
         options = TransferOptions(mode, rollover=limits.rollover)
-    return ResolvedRead(file.name, file.grant, options, file.source)
+    return ResolvedRead(file.name, options, file.source)
 
 
 def resolve_write(
@@ -239,7 +264,7 @@ def resolve_write(
     Raises:
         RequestRefused: The client may not write this name.
     """
-    mode = MODES.get(request.mode.lower()) or _refuse_mode(request)
+    mode = parse_mode(request)
     decoded = mounts.name_rules.decode(request.filename)
     rules = mounts.name_rules.rules
     name = apply_rules(rules, decoded.name, True, client, steps=decoded.steps)
@@ -254,6 +279,11 @@ def resolve_write(
     # Netascii text is longer on the wire than on disk, by one byte per line: `tsize` is
     # not the size of the file.
     return ResolvedWrite(name, grants, options, options.tsize if mode is Mode.OCTET else None)
+
+
+def parse_mode(request: Request) -> Mode:
+    """Return the mode of a request; raise `RequestRefused` if it is not supported."""
+    return MODES.get(request.mode.lower()) or _refuse_mode(request)
 
 
 def _refuse_mode(request: Request) -> NoReturn:

@@ -36,6 +36,7 @@ from tftpd.server.lookups import LookupPool, forget_unstarted_threads
 from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.packet_capture import PacketCapture
+from tftpd.server.request import RequestHandler
 from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, merge_snapshots, snapshot
 from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
@@ -100,6 +101,8 @@ class ProcessServer:
         on_drained: Callable[[SocketAddress], None] = lambda _: None,
         track: Callable[[Path], UsageTracker] = UsageTracker,
         make_http: MakeHttp | None = None,
+        make_handler: Callable[[MemoryBudget], RequestHandler] | None = None,
+        is_embedded: bool = False,
     ) -> None:
         """Initialize the server.
 
@@ -112,6 +115,9 @@ class ProcessServer:
                 its socket has ended.
             track: Makes the tracker of a root with a quota.
             make_http: Makes the HTTP side if a listener needs it.
+            make_handler: Makes the handler that answers requests in place of the directories of
+                the settings.
+            is_embedded: True if the reactor and its threads belong to another program.
         """
         self._reactor = reactor
         self._report = report
@@ -125,10 +131,11 @@ class ProcessServer:
         self._reader: OriginReader | None = None
         self._close_origins: Callable[[], None] = lambda: None
         self._renderer = TemplateRenderer()
-        self._lookup_pool = LookupPool(reactor, "lookups")
-        self._render_pool = LookupPool(reactor, "renders")
-        self._measuring = LoopingCall(lambda: ensureDeferred(self._measure()))
-        self._measuring.clock = reactor
+        self._handler = make_handler and make_handler(self._memory)
+        self._is_embedded = is_embedded
+        self._lookup_pool = LookupPool(reactor, "lookups", is_embedded)
+        self._render_pool = LookupPool(reactor, "renders", is_embedded)
+        self._measuring: LoopingCall | None = None
         self._throttle = RequestThrottle()
         self._readers = readers_for(reactor, self._throttle)
         self._listeners: dict[SocketAddress, Listener] = {}
@@ -227,8 +234,7 @@ class ProcessServer:
         self._renderer.close()
         self._lookup_pool.stop()
         self._render_pool.stop()
-        if self._measuring.running:
-            self._measuring.stop()
+        self._stop_measuring()
         if isinstance(self._readers, EpollReader):
             self._readers.close()
 
@@ -277,12 +283,15 @@ class ProcessServer:
             render=template_renderer(self._renderer, facts, self._memory),
             origins=origins,
             ask_origin=ask_origin,
+            handler=self._handler,
         )
 
     def _provide_threads(self, n_roots: int) -> None:
         """Resize the thread pools, so that one root has threads even if all others hang."""
         self._lookup_pool.resize(n_roots)
         self._render_pool.resize(n_roots)
+        if self._is_embedded:
+            return  # the program has chosen the number of threads
         self._reactor.suggestThreadPoolSize(n_roots * MAX_THREADS_PER_DEVICE + _SPARE_THREADS)
 
     def _start_renderer(self) -> None:
@@ -337,10 +346,17 @@ class ProcessServer:
         for root, tracker in self._usage_trackers.items():
             tracker.versions = frozenset(versions[root])
             tracker.counts_directories = root in growing
-        if self._measuring.running:
-            self._measuring.stop()
+        self._stop_measuring()
         if self._usage_trackers:
+            # Not before it is needed: it imports the global reactor, which a program that embeds
+            # this server may want to install later.
+            self._measuring = LoopingCall(lambda: ensureDeferred(self._measure()))
+            self._measuring.clock = self._reactor
             self._measuring.start(_MEASURE_INTERVAL_SECONDS)
+
+    def _stop_measuring(self) -> None:
+        if self._measuring is not None and self._measuring.running:
+            self._measuring.stop()
 
     async def _measure(self) -> None:
         # Other programs add and remove files, too.

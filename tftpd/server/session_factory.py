@@ -129,6 +129,10 @@ class SessionFactory:
             limits, _ = config.options_by_profile[request.profile.name]
             if request.packet.options:
                 limits = self._sessions.memory.limit_window(limits)
+            if config.handler is not None:
+                return config.handler.resolve_read(
+                    request.packet, request.tid, request.client, limits, blocking
+                )
             render = config.render if renders else None
             return resolve_read(
                 request.packet, request.client, config.resolver, limits, render, blocking
@@ -201,8 +205,13 @@ class SessionFactory:
         limits = self._sessions.memory.limit_window(limits)
         if request.single_port:
             limits = limit_upload_window(limits, request.port.upload_window_budget)
-        write = resolve_write(packet, request.client, config.mounts, limits)
-        upload = write.open(config.usage_trackers, config.resolver, blocking)
+        if config.handler is not None:
+            write, upload = config.handler.resolve_write(
+                packet, request.tid, request.client, limits, blocking
+            )
+        else:
+            write = resolve_write(packet, request.client, config.mounts, limits)
+            upload = write.open(config.usage_trackers, config.resolver, blocking)
         upload.client = client_key(request.tid[0][0])
         return OpenedWrite(write, upload)
 
@@ -257,12 +266,14 @@ class SessionFactory:
     ) -> SessionParams:
         tid, config, sessions = request.tid, request.config, self._sessions
         entry = request.entry = SessionEntry(tid, ports=request.ports)
-        port_sessions = request.port.sessions
+        port_sessions, on_end = request.port.sessions, resolved.on_end
 
         def on_report(result: TransferResult) -> None:
             sessions.dally(entry)
             port_sessions.upload_done(tid)
             config.report(result)
+            if on_end is not None:
+                on_end(result)
 
         return SessionParams(
             request.packet,

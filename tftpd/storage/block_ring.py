@@ -174,15 +174,15 @@ class BlockRing:
 
     def _read(self, until: int, blocking: bool) -> None:
         """Read at least one more block, at most up to block `until`."""
-        before, blksize, size = self.ready, self._blksize, self._source.size
-        end = min(until * blksize, size)
+        before, blksize, source = self.ready, self._blksize, self._source
+        end = min(until * blksize, source.size)
         while self.ready == before:
             if self._offset < end:
                 buffers = self._buffers(self._offset, end)
-                self._offset += self._source.read(buffers, self._offset, blocking)
-            if self._offset == size and until > size // blksize:
-                self.last_block_size = size % blksize
-                self.ready = size // blksize + 1
+                self._offset += source.read(buffers, self._offset, blocking)
+            if self._offset == source.size and until > source.size // blksize:
+                self.last_block_size = source.size % blksize
+                self.ready = source.size // blksize + 1
             else:
                 self.ready = self._offset // blksize
 
@@ -226,11 +226,11 @@ class NetasciiBlockRing(BlockRing):
         self.ready += 1
 
     def _translate(self, blocking: bool) -> None:
-        size = self._source.size
-        if self._offset < size:
-            chunk = bytearray(min(_CHUNK_BYTES, size - self._offset))
-            n_bytes = self._source.read([memoryview(chunk)], self._offset, blocking)
+        source = self._source
+        if self._offset < source.size:
+            chunk = bytearray(min(_CHUNK_BYTES, source.size - self._offset))
+            n_bytes = source.read([memoryview(chunk)], self._offset, blocking)
             self._offset += n_bytes
             self._text += netascii.encode_netascii(bytes(chunk[:n_bytes]))
-        if self._offset == size:
+        if self._offset == source.size:
             self._is_translated = True

@@ -30,7 +30,8 @@ class FileLike:
     """Base class of the files that a transfer reads. Only `read()` must be overridden.
 
     Attributes:
-        size: Size in bytes when the file was opened.
+        size: Size in bytes when the file was opened. If it is unknown, this is a number that no
+            file reaches, until a read has found the end.
         blocking_device: Device number of a file system on which each call may block, even
             `close()`; None if the file is local.
         cache_state: State of an object of an origin (`CacheState`); empty for other files.
@@ -41,6 +42,11 @@ class FileLike:
     blocking_device: int | None = None
     cache_state: str = ""
     cache_age: float | None = None
+
+    @property
+    def known_size(self) -> int | None:
+        """Size in bytes; None if it is unknown."""
+        return self.size
 
     @property
     def version(self) -> bytes:
@@ -71,7 +77,8 @@ class FileLike:
             blocking: False: read from the page cache only, perhaps less than is available.
 
         Returns:
-            The number of bytes read, at least 1.
+            The number of bytes read: at least 1, or 0 if the size was unknown and `offset` is the
+            end. Then `size` is known now.
 
         Raises:
             BlockingIOError: Not blocking, and no data is in the page cache.
