@@ -221,6 +221,11 @@ OPTIONS = {"mode": Mode.OCTET, "blksize": 1468, "windowsize": 4}
             "blksize 1468, windowsize 4, 0 retransmitted, cache stale, age 61 s",
         ),
         (
+            TransferResult(**READ, **OPTIONS, outcome=Outcome.DONE, sha256="0af1"),
+            'read "boot/vmlinuz" by 192.0.2.7:2070: done, 0 bytes in 0.000 s (0 bytes/s), '
+            "blksize 1468, windowsize 4, 0 retransmitted, sha256 0af1",
+        ),
+        (
             TransferResult(**READ, outcome=Outcome.TIMED_OUT, served_name=b"a\nb",
                            resolution_steps=("rewrite[0]", "case")),
             'read "boot/vmlinuz" as "a\\nb" (rewrite[0], case) by 192.0.2.7:2070: timed out, '

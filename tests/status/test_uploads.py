@@ -81,3 +81,8 @@ def test_a_failed_attempt_removes_no_other_device():
     stored = _upload("10.0.0.1", b"a")
     forged = [_upload(f"10.1.{n // 256}.{n % 256}", b"a", Outcome.EVICTED) for n in range(3000)]
     assert list(_table(stored, *forged)) == ["10.0.0.1"]
+
+
+def test_the_hash_of_a_stored_file_is_kept():
+    table = _table(_upload("10.0.0.1", b"sw1.cfg", sha256="ab" * 32))
+    assert table["10.0.0.1"]["sw1.cfg"].sha256 == "ab" * 32

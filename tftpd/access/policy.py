@@ -34,11 +34,13 @@ class ReadPolicy:
         world_readable: Serve only files with the o+r bit, as tftp-hpa does.
         clients: Networks of the clients that may read.
         templates: Render a missing file from the template with the suffix `.j2`.
+        sha256: Report the SHA-256 of a file that was sent.
     """
 
     world_readable: bool = False
     clients: Networks = ANYWHERE
     templates: bool = False
+    sha256: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class WritePolicy:
         keep_days: Days after which a version is removed.
         versions: Directory of the versions; None: `.versions` below the root.
         create_directories: Create missing directories below the root.
+        sha256: Report the SHA-256 of a file that was stored.
     """
 
     create: bool = True
@@ -74,6 +77,7 @@ class WritePolicy:
     keep_days: int | None = None
     versions: str | None = None
     create_directories: bool = False
+    sha256: bool = False
 
     @property
     def needs_usage(self) -> bool:

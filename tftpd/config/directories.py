@@ -34,6 +34,9 @@ class ReadSection(ConfigModel):
     templates: Boolean = False
     """Generate a missing file from the template with the same name and the suffix .j2."""
 
+    sha256: Boolean = False
+    """Log and show the SHA-256 of files that were sent over TFTP; each is read twice for it."""
+
 
 class WriteSection(ConfigModel):
     """Write policy of a directory."""
@@ -75,6 +78,9 @@ class WriteSection(ConfigModel):
 
     directories: Literal["existing", "create"] = "existing"
     """Store files in existing directories only, or create missing ones, up to 8 below the root."""
+
+    sha256: Boolean = False
+    """Log and show the SHA-256 of files that were stored."""
 
     store_as: types.StoredNameText | None = None
     """Name under which a file is stored (default: the requested name).

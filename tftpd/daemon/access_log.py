@@ -119,4 +119,5 @@ def _describe_transfer(result: TransferResult) -> str:
         f"windowsize {result.windowsize}, {result.retransmits} retransmitted"
         f"{'' if result.first_block else ', first block 0'}"
         f"{_describe_cache(result)}"
+        f"{f', sha256 {result.sha256}' if result.sha256 else ''}"
     )

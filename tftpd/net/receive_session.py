@@ -13,6 +13,7 @@ from tftpd.protocol.errors import RequestRefused
 from tftpd.protocol.negotiation import TransferOptions
 from tftpd.protocol.packets import DATA_PREFIX, HEADER_BYTES, decode
 from tftpd.protocol.receiver import Receiver
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 
 MAX_BUFFER_BYTES = 64 << 10
@@ -59,6 +60,10 @@ class BoundedSink(DataSink, Protocol):
     """
 
     active_at: float
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data that was written, in hexadecimal digits; empty if not computed."""
 
     @property
     def room(self) -> float:
@@ -231,6 +236,12 @@ class ReceiveSession(Session[Receiver]):
 
     def _on_committed(self, _: None) -> None:
         self._machine.on_stored(self._seconds())
+
+    def _make_result(self, now: float) -> TransferResult:
+        result = super()._make_result(now)
+        if result.outcome is Outcome.DONE:
+            result.sha256 = self._sink.sha256
+        return result
 
     def _close_file(self) -> None:
         self._sink.discard()

@@ -3,14 +3,16 @@
 from tftpd.dataplane import MOVES_WINDOWS, Position
 from tftpd.net.interfaces import LendableSocket, SessionRuntime
 from tftpd.net.session import Session, SessionParams
-from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.errors import ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.packets import ACK_PREFIX, HEADER_BYTES, decode
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
-from tftpd.storage.source import FileLike
+from tftpd.storage.source import FileLike, hash_source
+
+_HASH_THREADS = -1  # in place of a device number: at most four threads hash local files
 
 
 class SendSession(Session[Sender]):
@@ -165,3 +167,43 @@ class SendSession(Session[Sender]):
 
     def _close_file(self) -> None:
         self._source.close()
+
+
+class HashingSendSession(SendSession):
+    """A session whose result has the SHA-256 of the file.
+
+    The data plane moves blocks without Python. Therefore the file is read again in a thread when
+    the client has it, and the result waits for that.
+    """
+
+    _sha256 = ""
+    _is_hashed = False  # or a thread hashes the file
+    _awaits_hash = False
+
+    def stop(self, outcome: Outcome, reason: ErrorText | None = None) -> None:
+        """End the session now; see `Session.stop`. The result does not wait for the hash."""
+        self._awaits_hash = False
+        super().stop(outcome, reason)
+
+    def _finish_turn(self, now: float) -> None:
+        if self._machine.outcome is Outcome.DONE and not (self._is_hashed or self._in_thread):
+            self._is_hashed = self._awaits_hash = True
+            self._stop_timer()
+            device = self._device or _HASH_THREADS
+            self._run_in_thread(self._hash_file, self._on_hashed, device)
+        elif not (self._awaits_hash and self._in_thread):
+            super()._finish_turn(now)
+
+    def _hash_file(self) -> str:
+        try:
+            return hash_source(self._source)
+        except (RequestRefused, BlockingIOError):
+            return ""  # the file has changed since it was sent, or cannot be read again
+
+    def _on_hashed(self, digest: str) -> None:
+        self._sha256 = digest
+
+    def _make_result(self, now: float) -> TransferResult:
+        result = super()._make_result(now)
+        result.sha256 = self._sha256
+        return result

@@ -64,6 +64,8 @@ class TransferResult:
         cache_state: For an object of an origin: `hit`, `stale` or `fetched`; else empty.
         cache_age: Time from the last answer of the origin about this object to the start of the
             transfer, in seconds; else None.
+        sha256: SHA-256 of the file that was sent or stored, in hexadecimal digits; empty if it was
+            not computed.
     """
 
     direction: Direction
@@ -94,6 +96,7 @@ class TransferResult:
     status: int | None = None
     cache_state: str = ""
     cache_age: float | None = None
+    sha256: str = ""
 
     @property
     def rate(self) -> float:

@@ -79,12 +79,14 @@ class ResolvedRead:
         options: Negotiated options.
         source: The open file; the owner of this value closes it.
         on_end: Called with the result of the transfer; None: nobody waits for it.
+        is_hashed: True if the result has the SHA-256 of the file.
     """
 
     name: RequestName
     options: TransferOptions
     source: FileLike
     on_end: OnEnd | None = None
+    is_hashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,8 @@ def resolve_read(
         options = negotiate(request.options, limits, mode, Direction.READ, file.source.size)
     else:
         options = TransferOptions(mode, rollover=limits.rollover)
-    return ResolvedRead(file.name, options, file.source)
+    is_hashed = file.grant.policy.sha256
+    return ResolvedRead(file.name, options, file.source, is_hashed=is_hashed)
 
 
 def resolve_write(

@@ -14,7 +14,7 @@ from tftpd.net.packet_text import format_address
 from tftpd.net.port_pool import PortRange, PortRequirements, PortsExhausted
 from tftpd.net.rate_limit import LogLimiter
 from tftpd.net.receive_session import MAX_BUFFER_BYTES, ReceiveSession
-from tftpd.net.send_session import SendSession
+from tftpd.net.send_session import HashingSendSession, SendSession
 from tftpd.net.session import SessionParams
 from tftpd.net.types import TID
 from tftpd.protocol.packets import HEADER_BYTES, Request, Rrq, Wrq
@@ -223,7 +223,8 @@ class SessionFactory:
         if request.single_port and options.windowsize > 1:
             timing = replace(timing, cautious_windows=_CAUTIOUS_WINDOWS)
         params = self._make_params(request, resolved)
-        session = SendSession(self._runtime, options, timing, params, resolved.source)
+        session_class = HashingSendSession if resolved.is_hashed else SendSession
+        session = session_class(self._runtime, options, timing, params, resolved.source)
         n_slots = min(session.machine.buffer_blocks, resolved.source.size // options.blksize + 1)
         request.entry.memory_bytes = n_slots * (options.blksize + _SLOT_BYTES)
         if isinstance(resolved.source, MemorySource):

@@ -109,6 +109,7 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     cache: dict[str, Any] = {}
     if result.cache_age is not None:
         cache = {"cache_state": result.cache_state, "cache_age": round(result.cache_age, 3)}
+    checksum = {"sha256": result.sha256} if result.sha256 else {}
     return {
         "client": result.peer[0],
         "port": result.peer[1],
@@ -131,6 +132,7 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
         "profile": result.profile or None,
         "first_block": result.first_block,
         **cache,
+        **checksum,
     }
 
 

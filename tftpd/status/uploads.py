@@ -26,6 +26,7 @@ class LastUpload:
         bytes: Bytes that were stored.
         failed: Time of a later attempt that failed; None if there is none.
         detail: Reason of that failure.
+        sha256: SHA-256 of the stored file; None if it was not computed.
     """
 
     number: int
@@ -33,6 +34,7 @@ class LastUpload:
     bytes: int
     failed: str | None = None
     detail: str | None = None
+    sha256: str | None = None
 
 
 @dataclass
@@ -58,7 +60,8 @@ class UploadTable:
         if result.outcome is Outcome.DONE:
             files = self.clients.pop(host, {})
             files.pop(name, None)
-            files[name] = LastUpload(number, time, result.bytes_transferred)
+            sha256 = result.sha256 or None
+            files[name] = LastUpload(number, time, result.bytes_transferred, sha256=sha256)
             self.clients[host] = files
             if len(files) > _MAX_FILES:
                 del files[next(iter(files))]

@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the client does not need it
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_HASH_BYTES = 256 << 10  # read at a time
 
 _NOATIME: int = getattr(os, "O_NOATIME", 0)
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -118,6 +120,23 @@ def read_whole(source: FileLike) -> bytes:
     if source.is_touched() and _read_once(source) != content:
         raise file_changed()
     return content
+
+
+def hash_source(source: FileLike) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; blocks.
+
+    Raises:
+        RequestRefused: The file cannot be read, or it has changed since it was opened.
+    """
+    digest, offset = sha256(), 0
+    buffer = memoryview(bytearray(min(source.size, _HASH_BYTES)))
+    while offset < source.size:
+        n_bytes = source.read([buffer[: source.size - offset]], offset, blocking=True)
+        digest.update(buffer[:n_bytes])
+        offset += n_bytes
+    if source.is_touched():
+        raise file_changed()
+    return digest.hexdigest()
 
 
 def _read_once(source: FileLike) -> bytes:

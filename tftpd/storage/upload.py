@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Self
 
 from tftpd.access.policy import Grant, WritePolicy
@@ -56,6 +57,12 @@ class ReceivedFile(ABC):
         self._decoder = NetasciiDecoder() if netascii else None
         self._pending: list[bytes] = []
         self._pending_size = 0
+        self._hash = sha256() if policy.sha256 else None
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data that was written, in hexadecimal digits; empty if not computed."""
+        return "" if self._hash is None else self._hash.hexdigest()
 
     @property
     def commit_device(self) -> int | None:
@@ -125,6 +132,8 @@ class ReceivedFile(ABC):
         data = memoryview(b"".join(self._pending))
         self._pending.clear()
         self._pending_size = 0
+        if self._hash is not None:
+            self._hash.update(data)
         return data
 
     def _complete(self) -> None:
