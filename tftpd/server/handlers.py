@@ -40,11 +40,18 @@ from tftpd.protocol.errors import (
     ServerError,
     server_error_class,
 )
-from tftpd.protocol.negotiation import Direction, Mode, OptionLimits, TransferOptions, negotiate
+from tftpd.protocol.negotiation import (
+    MODES,
+    Direction,
+    Mode,
+    OptionLimits,
+    TransferOptions,
+    negotiate,
+)
 from tftpd.protocol.packets import Rrq, Wrq
 from tftpd.protocol.result import TransferResult
 from tftpd.server.memory import MemoryBudget
-from tftpd.server.request import OnEnd, ResolvedRead, ResolvedWrite, parse_mode
+from tftpd.server.request import OnEnd, ResolvedRead, ResolvedWrite, refuse_mode
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import refusal_for
 from tftpd.storage.resolver import FileResolver
@@ -451,7 +458,7 @@ class HandlerResolver:
     def _make_request(
         self, packet: Rrq | Wrq, tid: TID, client: ClientIdentity, blocking: bool
     ) -> ServerRequest:
-        mode = parse_mode(packet)
+        mode = MODES.get(packet.mode.lower()) or refuse_mode(packet)
         _, name = _ANY_NAME.locate(packet.filename, client)
         refuse_reserved(name)
         if not blocking:

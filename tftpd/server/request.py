@@ -234,7 +234,7 @@ def resolve_read(
         WouldBlock: The file cannot be opened without disk I/O or rendering.
         AnswerNeeded: An origin must be asked first.
     """
-    mode = parse_mode(request)
+    mode = MODES.get(request.mode.lower()) or refuse_mode(request)
     filename = request.filename
     name_rules = resolver.mounts.name_rules
     name = RequestName(filename) if filename.isascii() else name_rules.decode(filename)
@@ -267,7 +267,7 @@ def resolve_write(
     Raises:
         RequestRefused: The client may not write this name.
     """
-    mode = parse_mode(request)
+    mode = MODES.get(request.mode.lower()) or refuse_mode(request)
     decoded = mounts.name_rules.decode(request.filename)
     rules = mounts.name_rules.rules
     name = apply_rules(rules, decoded.name, True, client, steps=decoded.steps)
@@ -284,10 +284,6 @@ def resolve_write(
     return ResolvedWrite(name, grants, options, options.tsize if mode is Mode.OCTET else None)
 
 
-def parse_mode(request: Request) -> Mode:
-    """Return the mode of a request; raise `RequestRefused` if it is not supported."""
-    return MODES.get(request.mode.lower()) or _refuse_mode(request)
-
-
-def _refuse_mode(request: Request) -> NoReturn:
+def refuse_mode(request: Request) -> NoReturn:
+    """Raise `RequestRefused` for a request with a mode that is not in `MODES`."""
     raise RequestRefused(ErrorCode.ILLEGAL_OPERATION, f"mode {request.mode!r} is not supported")
