@@ -22,6 +22,7 @@ LAYERS = {
         *("protocol", "access", "storage", "config", "obstore", "urllib3", "pydantic"),
     }
     | TWISTED,
+    "events": {"config"},
     "net": {"protocol", "access", "dataplane", "storage"} | TWISTED,
     "server": {
         *("protocol", "access", "dataplane", "storage", "templates", "config", "net"),
@@ -34,18 +35,19 @@ LAYERS = {
     | TWISTED,
     "status": {
         *("protocol", "access", "dataplane", "storage", "config", "net", "server"),
-        *("origins", "prometheus_client", "pydantic"),
+        *("origins", "events", "prometheus_client", "pydantic"),
     }
     | TWISTED,
     "daemon": {
         *("protocol", "access", "dataplane", "storage", "templates", "config", "net", "server"),
-        *("origins", "status", "http"),
+        *("origins", "events", "status", "http"),
     }
     | TWISTED,
     "client": {"protocol", "access", "dataplane", "storage", "net"} | TWISTED,
 }
 OWNERS_OF_THE_REACTOR = {
     *("daemon/service.py", "daemon/worker.py", "daemon/fetcher_process.py"),
+    "daemon/event_process.py",
     "client/cli.py",
 }
 

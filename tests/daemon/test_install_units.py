@@ -8,6 +8,7 @@ import pytest
 
 import tftpd
 from tests.support.daemons import CHECKOUT
+from tftpd.config import events as event_config
 from tftpd.config import origin_checks
 from tftpd.daemon.cli import main
 
@@ -291,3 +292,56 @@ def test_without_origins_the_network_stays_closed(root, capsys):
     assert _install(root) == 0
     assert not list((root / UNITS).glob("*/origins.conf"))
     assert capsys.readouterr().err == ""
+
+
+EVENTS = """
+events:
+  - {{event: read_done, exec: [/opt/hooks/notify, -x]}}
+  - {{event: read_done, exec: [/usr/local/bin/notify]}}
+  - {{event: read_done, webhook: "https://hooks.example.org/secret", secret_file: hook.secret}}
+  - {{event: read_done, webhook: "http://10.0.0.9:8080/"}}
+directories: [{{root: /srv/tftp, read: true}}]
+"""
+
+
+def _events(root):
+    return (root / UNITS / "tftpd.service.d/events.conf").read_text().splitlines()
+
+
+@pytest.fixture
+def hooks(root, configure, monkeypatch):
+    """Write a configuration with events, whose programs seem to exist."""
+    monkeypatch.setattr(event_config, "_describe_program_fault", lambda path: None)
+    configure(text=EVENTS)
+    secret = root / "etc/tftpd/hook.secret"
+    secret.write_text("0123456789abcdef")
+    secret.chmod(0o600)
+
+
+def test_a_drop_in_allows_programs_and_webhooks(root, hooks):
+    assert _install(root) == 0
+    assert _events(root) == [
+        "# For the events of the configuration. Run `tftpd install-units` after a change.",
+        "[Service]",
+        "ExecPaths=/opt/hooks/notify",
+        "# https://hooks.example.org: https://hooks.example.org (webhook) has no fixed address.",
+        "# Replace `any` by the networks of the webhook and of the clients, if known.",
+        "IPAddressAllow=any",
+        "# The configuration finds it as ${CREDENTIALS_DIRECTORY}/hook.secret.",
+        f"LoadCredential=hook.secret:{root}/etc/tftpd/hook.secret",
+        "# http://10.0.0.9:8080: http://10.0.0.9:8080 (webhook)",
+        "IPAddressAllow=10.0.0.9",
+    ]
+
+
+def test_a_queue_outside_of_the_state_directory_becomes_writable(root, hooks, configure):
+    configure(text=f"{EVENTS}event_queue: {{{{file: /data/q.sqlite3}}}}\n")
+    assert _install(root) == 0
+    assert _events(root)[-1] == "ReadWritePaths=/data"
+
+
+def test_the_drop_in_disappears_with_the_events(root, hooks, configure):
+    _install(root)
+    configure(text="directories: [{{root: /srv/tftp, read: true}}]")
+    assert _install(root) == 0
+    assert not (root / UNITS / "tftpd.service.d/events.conf").exists()

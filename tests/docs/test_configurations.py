@@ -38,6 +38,8 @@ CONTEXTS = [
     "directories: [{{path: /, root: /srv/tftp, write: {{overwrite: true, {}}}}}]",
     "origins: {{x: {{url: s3://boot, {}}}}}",
     "origins: {{x: {{url: http://192.0.2.1, {}}}}}",
+    "events: [{{event: read_done, exec: [/bin/true], {}}}]",
+    "events: [{{event: read_done, {}}}]",
     "listen: [{{{}}}]",
     "listen: [{{address: 0.0.0.0, {}}}]",
     "profiles: [{{name: x, match: {{options: []}}, {}}}]",
@@ -53,7 +55,8 @@ DIRECTORY = set(build_schema()["$defs"]["DirectorySection"]["properties"])
 
 def load(text: str, directory: Path) -> Settings:
     """Load a configuration whose absolute paths are below a directory."""
-    text = re.sub(r'(?<=[ \[":])/(?=(srv|var|run|etc)(/|\b))', f"{directory}/", text)
+    text = re.sub(r'(?<=[ \[":])/(?=(srv|var|run|etc|opt)(/|\b))', f"{directory}/", text)
+    text = text.replace(":-/etc/tftpd}", f":-{directory}/etc/tftpd}}")
     document = yaml.safe_load(text)
     for mount in document.get("directories", []):
         roots = mount["root"]
@@ -65,6 +68,11 @@ def load(text: str, directory: Path) -> Settings:
         (directory / name).mkdir(parents=True, exist_ok=True)
     for file in ("fleet.env", "ca.pem", "server.pem", "server.key"):
         (directory / "etc/tftpd" / file).touch()
+    (directory / "etc/tftpd/webhook.secret").write_text("a secret of the user\n")
+    (directory / "etc/tftpd/webhook.secret").chmod(0o600)
+    (directory / "opt/tftpd-events").mkdir(parents=True, exist_ok=True)
+    for file in ("notify-mail", "notify"):
+        (directory / "opt/tftpd-events" / file).touch(mode=0o755)
     file = directory / "tftpd.yaml"
     file.write_text(text)
     return load_settings(file)

@@ -225,12 +225,12 @@ class Script:
 
 
 def _known(host):
-    """Return the result without what depends on time and address."""
+    """Return the result without what depends on time, address and directory."""
     (result,) = host.results
     return [
         (name, getattr(result, name))
         for name in result.__dataclass_fields__
-        if name not in ("peer", "seconds", "rtt")
+        if name not in ("peer", "seconds", "rtt", "stored_path")
     ]
 
 

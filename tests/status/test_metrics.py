@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.daemons import CHECKOUT
 from tftpd.access.mounts import Mount, parse_root
 from tftpd.access.policy import WritePolicy
+from tftpd.events.hooks import EventCounts
 from tftpd.origins.statistics import CacheUsage, FetcherStatistics, OriginStatistics
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
@@ -70,7 +72,10 @@ def _families(results=(), snapshot=None, origins=(), **directories):
         counters(result)
     counters.add_drops({DropReason.SESSION_LIMIT: 4})
     counters.count_reload(succeeded=False)
-    text = exposition(counters, snapshot or Snapshot(), *origins).decode()
+    ended = Counter({("read_done", "failed"): 2, ("read_done", "delivered"): 0})
+    events = EventCounts(ended, queued=3)
+    snapshot = snapshot or Snapshot()
+    text = exposition(counters, snapshot, *origins, events=events).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -89,6 +94,16 @@ def _histogram(family, **labels):
             before = sample.value
     ends = {s.name.rsplit("_", 1)[1]: s.value for s in samples if "le" not in s.labels}
     return buckets, ends["count"], ends["sum"]
+
+
+def test_events_are_counted_by_name_and_result():
+    families = _families()
+    assert _values(families["tftpd_events"]) == {("read_done", "failed"): 2}
+    assert _values(families["tftpd_events_queued"]) == {(): 3}
+
+
+def test_without_events_there_are_no_metrics_of_them():
+    assert b"tftpd_events" not in exposition(TransferCounters(), Snapshot())
 
 
 def test_results_are_counted():

@@ -341,3 +341,13 @@ def test_a_check_refuses_the_same_uploads_as_open(writing, name, size, policy):
     with pytest.raises(RequestRefused) as check:
         Upload.check(writing(name, **policy), size, None)
     assert (check.value.code, check.value.reason) == (opening.value.code, opening.value.reason)
+
+
+def test_a_stored_upload_knows_its_path_without_links(root, writing):
+    (root / "real").mkdir()
+    (root / "link").symlink_to("real")
+    upload = Upload.open(writing("link/f\udcff"), None, False)
+    assert upload.stored_path is None
+    upload.append([b"x"])
+    upload.commit()
+    assert upload.stored_path == os.fsencode(root.resolve()) + b"/real/f\xff"

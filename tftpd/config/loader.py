@@ -23,6 +23,7 @@ from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import Networks, contains
 from tftpd.config import errors
 from tftpd.config.errors import ConfigError, Problem, format_path, quote_value, suggest
+from tftpd.config.events import find_event_problems
 from tftpd.config.origin_checks import find_origin_problems
 from tftpd.config.profiles import load_shipped_profiles
 from tftpd.config.settings import DEFAULT_PORTS, Settings
@@ -47,6 +48,9 @@ _RENAMED_KEYS = {
 _NO_BLANK = re.compile(r"\w+:(?!//)\S")  # not a URL
 
 _TLS_LIBRARIES = ("OpenSSL", "service_identity")
+
+_EVENT_FILES = ("secret_file", "ca_file")
+_STATE_FILES = (("trace", "file"), ("status", "state"), ("cache", "path"), ("event_queue", "file"))
 
 _MAX_FILE_BYTES = 1 << 20  # PyYAML needs seconds for larger files
 
@@ -97,6 +101,9 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
         from tftpd.config.version_checks import find_version_problems
 
         for position, text in find_version_problems(settings):
+            document.add_problem(position, text)
+    if settings and not document.problems:
+        for position, text in find_event_problems(settings.events, settings.status is not None):
             document.add_problem(position, text)
     for index, listen in enumerate(settings.listen if settings else ()):
         if listen.protocol == "https" and not all(map(find_spec, _TLS_LIBRARIES)):
@@ -164,13 +171,14 @@ def _resolve_paths(document: Document, base: Path) -> None:
             entry["root"] = _resolve_root(document, path, base, roots, entry)
         _resolve_path(document, base, ("directories", index, "write", "versions"))
     position: errors.Path
-    for index, _ in _entries(document, "listen"):
-        for name in ("certificate", "key"):
-            position = ("listen", index, name)
-            file = _resolve_path(document, base, position)
-            if file is not None and not os.path.lexists(file):
-                document.add_problem(position, f"{escape_control_chars(file)} does not exist")
-    for position in (("trace", "file"), ("status", "state"), ("cache", "path")):
+    for section, names in (("listen", ("certificate", "key")), ("events", _EVENT_FILES)):
+        for index, _ in _entries(document, section):
+            for name in names:
+                position = (section, index, name)
+                file = _resolve_path(document, base, position)
+                if file is not None and not os.path.lexists(file):
+                    document.add_problem(position, f"{escape_control_chars(file)} does not exist")
+    for position in _STATE_FILES:
         file = _resolve_path(document, base, position)
         if file is not None and not os.path.isdir(os.path.dirname(file)):
             problem = f"{escape_control_chars(file)} is not in an existing directory"

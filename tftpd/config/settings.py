@@ -21,6 +21,7 @@ from tftpd.access.rewrite import NameRules
 from tftpd.access.variables import VariableTable
 from tftpd.config import types
 from tftpd.config.directories import DirectorySection
+from tftpd.config.events import MAX_HOOKS, EventQueueSection, EventSection
 from tftpd.config.names import MAX_RULES, NamesSection, RewriteSection
 from tftpd.config.origins import CacheSection, OriginName, OriginSection
 from tftpd.config.profiles import ProfileSection, load_shipped_profiles
@@ -167,6 +168,12 @@ class Settings(ConfigModel):
     status: types.Switch[StatusSection] = None
     """Status page, JSON and Prometheus metrics."""
 
+    events: list[EventSection] = Field(default=[], max_length=MAX_HOOKS)
+    """Programs and webhooks that learn of uploads, failures and other events."""
+
+    event_queue: EventQueueSection = EventQueueSection()
+    """Queue of the events that have not been delivered yet."""
+
     workers: Annotated[int, types.int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""
 
@@ -182,7 +189,7 @@ class Settings(ConfigModel):
     drain_timeout: Annotated[float, types.seconds_between(0, MAX_SECONDS)] = 10.0
     """Seconds that running transfers may continue when the daemon stops."""
 
-    @field_validator("names", "limits", "retransmit", "log", mode="before")
+    @field_validator("names", "limits", "retransmit", "log", "event_queue", mode="before")
     @classmethod
     def _use_defaults(cls, section: Any) -> Any:
         """Treat an empty section as a section with all defaults."""
@@ -234,6 +241,10 @@ class Settings(ConfigModel):
             if mount.write and not mount.write.overwrite
             for root in mount.origin_roots
         )
+
+    def has_event(self, name: str) -> bool:
+        """Return True if a program or a webhook learns of the event with this name."""
+        return any(name in section.event for section in self.events)
 
     def build_variables(self) -> VariableTable:
         """Build the table of template variables."""

@@ -44,7 +44,7 @@ class AccessLog:
         suffix = "" if limiter is None else limiter.suffix()
         if suffix is None:
             return
-        fields = result_to_json(result, _shorten) | self._fields
+        fields = result_to_json(result, shorten) | self._fields
         fields["resolution_steps"] = steps = ", ".join(result.resolution_steps)
         served = fields["served_name"]
         served_as = "" if served is None else f' as "{served}" ({steps})'
@@ -84,7 +84,7 @@ def fan_out(*observers: Observer) -> Observer:
     return observe
 
 
-def _shorten(text: bytes) -> str:
+def shorten(text: bytes) -> str:
     """Return printable text of bounded length; a datagram may carry 64 KiB."""
     end = "..." if len(text) > _MAX_TEXT_BYTES else ""
     return printable_name(text[:_MAX_TEXT_BYTES]) + end

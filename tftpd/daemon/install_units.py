@@ -8,6 +8,7 @@ from contextlib import suppress
 from importlib.resources import files
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
@@ -28,6 +29,7 @@ _EXEC_PATHS = "ExecPaths=/usr -/lib -/lib64"
 _CONFIG = Path(DEFAULT_CONFIG)
 _SERVED = Path("/srv/tftp")
 _CACHES = Path("/var/cache")
+_STATE = Path("/var/lib/tftpd")
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))  # by ProtectHome=
 
 
@@ -90,7 +92,7 @@ def _plan(arguments: argparse.Namespace) -> Iterator[_Step]:
     config = root / _CONFIG.relative_to("/")
     if config.exists() and not arguments.force:
         yield "keep", config, ""
-        yield from _plan_origins(units, config)
+        yield from _plan_drop_ins(units, config)
     else:
         yield _write_step(config, _shipped(_CONFIG.name))
     served = root / _SERVED.relative_to("/")
@@ -105,21 +107,30 @@ def _network_drop_in(arguments: argparse.Namespace) -> str:
     return "\n".join(["[Service]", *lines, ""]) if lines else ""
 
 
-def _plan_origins(units: Path, config: Path) -> Iterator[_Step]:
-    """Yield the steps for the origins of each configuration: those of tftpd@.service, too."""
+def _plan_drop_ins(units: Path, config: Path) -> Iterator[_Step]:
+    """Yield the steps for the origins and events of each configuration.
+
+    The configurations of tftpd@.service count, too.
+    """
     for path in sorted(config.parent.glob("*.yaml")):
         name = "tftpd" if path == config else f"tftpd@{path.stem}"
-        drop_in = units / f"{name}.service.d/origins.conf"
         try:
             settings, _ = load_settings_and_document(path)
         except ConfigError:
-            if "origins" in path.read_text(errors="replace"):
-                print(f"tftpd: {path} has problems: its origins are ignored", file=sys.stderr)
+            content = path.read_text(errors="replace")
+            for key in ("origins", "events"):
+                if key in content:
+                    print(f"tftpd: {path} has problems: its {key} are ignored", file=sys.stderr)
             continue
-        if text := _origins_drop_in(settings):
-            yield _write_step(drop_in, text)
-        elif drop_in.exists():
-            yield "remove", drop_in, ""
+        for key, text in (
+            ("origins", _origins_drop_in(settings)),
+            ("events", _events_drop_in(settings)),
+        ):
+            drop_in = units / f"{name}.service.d/{key}.conf"
+            if text:
+                yield _write_step(drop_in, text)
+            elif drop_in.exists():
+                yield "remove", drop_in, ""
 
 
 def _origins_drop_in(settings: Settings) -> str:
@@ -130,19 +141,51 @@ def _origins_drop_in(settings: Settings) -> str:
     lines += ["[Service]"]
     lines += ["# The process that fetches lowers its own priority.", "SystemCallFilter=setpriority"]
     for name, section in settings.origins.items():
-        try:
-            allowed = str(ip_address(section.server or ""))
-            lines += [f"# {name}: {section.endpoint or section.url}"]
-        except ValueError:
-            allowed = "any"
-            lines += [
-                f"# {name}: {section.endpoint or section.url} has no fixed address.",
-                "# Replace `any` by the networks of the origin and of the clients, if known.",
-            ]
-        lines += [f"IPAddressAllow={allowed}"]
+        lines += _allow_server(name, section.endpoint or section.url, section.server, "origin")
     if settings.cache is not None:
         lines += _allow_cache(Path(settings.cache.path))
     return "\n".join([*lines, ""])
+
+
+def _allow_server(name: str, url: str, host: str | None, kind: str) -> list[str]:
+    """Return the settings that let the daemon talk to a server: its address, or any."""
+    try:
+        return [f"# {name}: {url}", f"IPAddressAllow={ip_address(host or '')}"]
+    except ValueError:
+        return [
+            f"# {name}: {url} has no fixed address.",
+            f"# Replace `any` by the networks of the {kind} and of the clients, if known.",
+            "IPAddressAllow=any",
+        ]
+
+
+def _events_drop_in(settings: Settings) -> str:
+    """Return the drop-in that allows programs and webhooks; empty without them."""
+    if not settings.events:
+        return ""
+    lines = ["# For the events of the configuration. Run `tftpd install-units` after a change."]
+    lines += ["[Service]"]
+    for section in settings.events:
+        if section.exec is not None:
+            program = Path(section.exec[0])
+            if not program.is_relative_to("/usr"):
+                lines += [f"ExecPaths={_quote(str(program))}"]
+        elif section.webhook is not None:
+            host = urlsplit(section.webhook).hostname
+            lines += _allow_server(section.label, f"{section.label} (webhook)", host, "webhook")
+        if section.secret_file is not None:
+            path = Path(section.secret_file)
+            lines += [
+                f"# The configuration finds it as ${{CREDENTIALS_DIRECTORY}}/{path.name}.",
+                f"LoadCredential={path.name}:{_quote(str(path))}",
+            ]
+    queue = settings.event_queue.file
+    if queue is not None and not Path(queue).is_relative_to(_STATE):
+        lines += [
+            "# The directory must belong to the user of the service: set User=.",
+            f"ReadWritePaths={_quote(str(Path(queue).parent))}",
+        ]
+    return "\n".join([*dict.fromkeys(lines), ""]) if len(lines) > 2 else ""
 
 
 def _allow_cache(path: Path) -> list[str]:

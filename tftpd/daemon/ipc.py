@@ -11,6 +11,7 @@ To a worker:
 From a worker, a kind and a value as JSON:
 
 - `result`: a `TransferResult` whose request has ended.
+- `start`: a `TransferStart`, if `events` has transfer_started.
 - `event`: the level, namespace, event name and text of a log event.
 - `snapshot`: the answer to `QUESTION`.
 - `pong`: the answer to `PING`.
@@ -21,6 +22,11 @@ asks for statistics. It sends `event`, `pong`, and
 
 - `serving`: it accepts connections.
 - `statistics`: the answer to `QUESTION`.
+
+The process that delivers events gets an `EventProcessConfig`, pickled, `PING`, and events: a JSON
+object with the event and the hooks that learn of it. It sends `event`, `pong`, and
+
+- `progress`: the events that are in its queue now, and the results of deliveries.
 
 A worker parses packets from untrusted peers, so the daemon must not unpickle what it sends.
 """
@@ -37,11 +43,12 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.protocols.basic import Int32StringReceiver
 from zope.interface import implementer
 
+from tftpd.config.events import EventQueueSection, EventSection
 from tftpd.config.origins import CacheSection, OriginSection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.origins.statistics import STATISTICS_ADAPTER
 from tftpd.protocol.negotiation import Direction, Mode
-from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.result import Outcome, TransferResult, TransferStart
 from tftpd.server.snapshot import SNAPSHOT_ADAPTER
 
 SOCKETS_FD = 3
@@ -88,6 +95,23 @@ class FetcherConfig:
     cache: CacheSection
     origins: dict[str, OriginSection]
     create_only: frozenset[str]
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventProcessConfig:
+    """The settings of the process that delivers events.
+
+    Attributes:
+        events: The programs and webhooks.
+        queue: Limits of the queue.
+        path: File of the queue; None: it is in memory.
+        log_level: Lowest level of the log events that it sends.
+    """
+
+    events: list[EventSection]
+    queue: EventQueueSection
+    path: str | None
     log_level: str
 
 
@@ -148,6 +172,16 @@ def encode(kind: str, value: Any) -> bytes:
     return json.dumps([kind, value], default=_to_json).encode()
 
 
+def encode_for_events(hooks: list[str], event: dict[str, Any]) -> bytes:
+    """Return the message that brings an event to the process that delivers it.
+
+    Args:
+        hooks: Keys of the hooks that learn of it.
+        event: The event.
+    """
+    return json.dumps({"hooks": hooks, "event": event}).encode()
+
+
 def encode_event(event: LogEvent) -> bytes:
     """Return the message that brings a log event to the daemon."""
     text = formatEvent(event)
@@ -157,8 +191,8 @@ def encode_event(event: LogEvent) -> bytes:
     return encode("event", [level, event.get("log_namespace") or "-", event.get("event"), text])
 
 
-def _to_json(value: TransferResult | Enum | bytes) -> Any:
-    if isinstance(value, TransferResult):
+def _to_json(value: TransferResult | TransferStart | Enum | bytes) -> Any:
+    if isinstance(value, TransferResult | TransferStart):
         return asdict(value)
     return value.value if isinstance(value, Enum) else value.decode("latin-1")
 
@@ -168,6 +202,7 @@ def decode(message: bytes) -> tuple[str, Any]:
     kind, value = json.loads(message)
     decoders: dict[str, Callable[[Any], Any]] = {
         "result": _result_from_json,
+        "start": _start_from_json,
         "snapshot": SNAPSHOT_ADAPTER.validate_python,
         "statistics": STATISTICS_ADAPTER.validate_python,
         "drained": tuple,
@@ -176,11 +211,22 @@ def decode(message: bytes) -> tuple[str, Any]:
 
 
 def _result_from_json(fields: dict[str, Any]) -> TransferResult:
-    for name in ("peer", "options", "resolution_steps"):
+    fields["options"] = tuple(fields["options"])
+    fields["outcome"] = Outcome(fields["outcome"])
+    path = fields["stored_path"]
+    fields["stored_path"] = None if path is None else path.encode("latin-1")
+    return TransferResult(**_convert_common(fields))
+
+
+def _start_from_json(fields: dict[str, Any]) -> TransferStart:
+    return TransferStart(**_convert_common(fields))
+
+
+def _convert_common(fields: dict[str, Any]) -> dict[str, Any]:
+    for name in ("peer", "resolution_steps"):
         fields[name] = tuple(fields[name])
     for name in ("filename", "served_name", "mode"):
         fields[name] = None if fields[name] is None else fields[name].encode("latin-1")
     fields["direction"] = Direction(fields["direction"])
-    fields["outcome"] = Outcome(fields["outcome"])
     fields["mode"] = None if fields["mode"] is None else Mode(fields["mode"])
-    return TransferResult(**fields)
+    return fields

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, ensureDeferred, succeed
@@ -30,7 +30,7 @@ from tftpd.config.loader import load_settings
 from tftpd.config.origins import SPOOL
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
-from tftpd.daemon.access_log import AccessLog, fan_out
+from tftpd.daemon.access_log import AccessLog, Observer, fan_out
 from tftpd.daemon.config_watch import ConfigWatch, FileState, read_state
 from tftpd.daemon.fetcher_supervisor import (
     CacheDirectoryError,
@@ -43,9 +43,13 @@ from tftpd.daemon.worker_pool import WorkerPool, WorkerStartError
 from tftpd.http import check_certificates, import_modules, make_http_server
 from tftpd.net.rate_limit import Debouncer
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import ProcessServer
 from tftpd.storage.tempfiles import remove_stale_uploads
+
+if TYPE_CHECKING:  # imported if there are events
+    from tftpd.daemon.event_supervisor import EventSupervisor
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
 CONFIG_VARIABLE = "TFTPD_CONFIG"
@@ -143,6 +147,7 @@ class Daemon(Service):
 
             self._page = StatusService(self.reactor, self.settings.status, self.path)
         self._fetcher: FetcherSupervisor | None = None
+        self._events: EventSupervisor | None = None
         self._undo = ExitStack()
         self._reloads = Debouncer(self.reactor, self.reload)
         self._watch: ConfigWatch | None = None
@@ -190,17 +195,29 @@ class Daemon(Service):
         self.log.info("data plane: {name}", event="data_plane", name=dataplane.NAME)
         self._use_monotonic_clock()
         self._systemd = SystemdNotifier(self.reactor, self._describe_status)
-        observers = [] if self._page is None else [self._page]
+        observers: list[Observer] = [self._make_event]
+        observers += [] if self._page is None else [self._page]
         workers = self.settings.workers
         self._serving: ProcessServer | WorkerPool
         if workers == 1:
             on_drained = partial(self._drains.on_drained, 0)
             observer = fan_out(AccessLog(), *observers)
             self._serving = ProcessServer(
-                self.reactor, observer, on_drained=on_drained, make_http=make_http_server
+                self.reactor,
+                observer,
+                on_drained=on_drained,
+                make_http=make_http_server,
+                report_start=self._make_start_event,
             )
         else:
-            self._serving = WorkerPool(self.reactor, workers, self._sweep, self._drains, *observers)
+            self._serving = WorkerPool(
+                self.reactor,
+                workers,
+                self._sweep,
+                self._drains,
+                *observers,
+                report_start=self._make_start_event,
+            )
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         try:
             check_certificates(self.settings)
@@ -299,8 +316,21 @@ class Daemon(Service):
             self._page.count_reload(succeeded=True)
         self._sweep()
 
+    def _make_event(self, result: TransferResult) -> None:
+        if self._events is not None:
+            self._events(result)
+
+    def _make_start_event(self, start: TransferStart) -> None:
+        if self._events is None:
+            return
+        try:
+            self._events.on_start(start)
+        except Exception:
+            self.log.failure("fault in an event", event="observer_failed")
+
     def _serve(self) -> None:
         self._configure_fetcher()
+        self._configure_events()
         if isinstance(self._serving, WorkerPool):
             self._serving.serve(self.settings, self._bound)
         else:
@@ -309,7 +339,7 @@ class Daemon(Service):
         if self._page is not None:
             origins = self._fetcher if self.settings.origins else None
             addresses = [entry.text for entry in self._bound]
-            self._page.configure(addresses, self.settings, origins)
+            self._page.configure(addresses, self.settings, origins, self._events)
         if self._watch is not None:
             self._watch.switch(self.settings.reload == "watch")
 
@@ -326,6 +356,18 @@ class Daemon(Service):
             self._fetcher = FetcherSupervisor(self.reactor)
         if self.settings.cache is not None and self._fetcher is not None:
             self._fetcher.configure(self.settings)
+
+    def _configure_events(self) -> None:
+        """Start or configure the process that delivers events.
+
+        Without events in the configuration it stays: its queue may have some.
+        """
+        if self.settings.events and self._events is None:  # only now is it imported
+            from tftpd.daemon.event_supervisor import EventSupervisor
+
+            self._events = EventSupervisor(self.reactor)
+        if self._events is not None:
+            self._events.configure(self.settings)
 
     def _describe_addresses(self) -> str:
         return ", ".join(entry.text for entry in self._bound)
@@ -363,6 +405,8 @@ class Daemon(Service):
         closed = succeed(None) if self._page is None else self._page.stop()
         if self._fetcher is not None:
             closed.addCallback(lambda _, fetcher: fetcher.stop(), self._fetcher)
+        if self._events is not None:
+            closed.addCallback(lambda _, events: events.stop(), self._events)
         return closed
 
     def _sweep(self) -> None:

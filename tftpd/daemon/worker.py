@@ -37,7 +37,7 @@ from tftpd.daemon.ipc import (
     encode_event,
 )
 from tftpd.http import make_http_server
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.server.server import ProcessServer
 from tftpd.server.session_table import SharedCounter
 from tftpd.server.snapshot import QUESTION, SNAPSHOT_ADAPTER
@@ -145,12 +145,16 @@ class Worker(Channel):
             send_drained,
             track,
             make_http_server,
+            self._send_start,
         )
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 
     def _send_result(self, result: TransferResult) -> None:
         self._messages.push(encode("result", result))
+
+    def _send_start(self, start: TransferStart) -> None:
+        self._messages.push(encode("start", start))
 
     def _send(self, kind: str, value: Any) -> None:
         self.sendString(encode(kind, value))

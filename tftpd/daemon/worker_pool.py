@@ -22,6 +22,7 @@ from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, WorkerConfig
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.daemon.supervisor import STOP_TIMEOUT_SECONDS, ChildProcess, ProcessSupervisor
 from tftpd.net.types import SocketAddress
+from tftpd.protocol.result import TransferStart
 from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
 from tftpd.storage.quota import TABLE_NUMBERS
 
@@ -45,6 +46,7 @@ class WorkerPool:
         clean_up: Callable[[], None],
         drains: DrainTracker,
         *observers: Observer,
+        report_start: Callable[[TransferStart], None] = lambda _: None,
     ) -> None:
         """Create the pool; `serve` starts the workers.
 
@@ -54,6 +56,7 @@ class WorkerPool:
             clean_up: Called after a worker has ended, to remove its unfinished uploads.
             drains: Gets the progress of removed addresses.
             *observers: Called with each result, besides the access log.
+            report_start: Called for each transfer that starts, if `events` has transfer_started.
         """
         self._counter_fd = os.memfd_create("tftpd-sessions")
         os.ftruncate(self._counter_fd, (count + TABLE_NUMBERS) * _COUNTER_BYTES)
@@ -69,6 +72,7 @@ class WorkerPool:
         for number in range(count):
             observer = fan_out(AccessLog(worker=number), *observers)
             slot = WorkerSlot(reactor, number, fd, observer, on_drained, on_ended)
+            slot.report_start = report_start
             self._slots.append(slot)
 
     @property
@@ -147,6 +151,7 @@ class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
         super().__init__(reactor, name, f"{name}: ", worker=number)
         self.number = number
         self.observer = observer
+        self.report_start: Callable[[TransferStart], None] = lambda _: None
         self.on_drained = on_drained
         self._counter_fd = counter_fd
         self._on_ended = on_ended
@@ -253,6 +258,8 @@ class WorkerProcess(ChildProcess):
         """Handle a result, a snapshot or a drained address."""
         if kind == "result":
             self._slot.observer(value)
+        elif kind == "start":
+            self._slot.report_start(value)
         elif kind == "snapshot":
             self.snapshots.answered(value)
         elif kind == "drained":

@@ -35,7 +35,7 @@ from tftpd.protocol import errors
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.packets import Rrq
-from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.result import Outcome, TransferResult, TransferStart
 from tftpd.server.admission import RequestDropped
 from tftpd.server.lookups import Lookup
 from tftpd.server.request import ResolvedRead, resolve_read
@@ -309,6 +309,8 @@ class FileRequest(Request):
             self._complete(Outcome.PROBE if self.method == b"HEAD" else Outcome.DONE)
             return
         config, clock = self._config, self._runtime.clock
+        if config.report_start is not None:
+            config.report_start(self._describe_start())
         shaper = config.make_shaper(clock) if config.has_bandwidth_limit else None
         if n_bytes <= _SMALL_BYTES and shaper is None:
             data = _read_cached(source, part)
@@ -429,6 +431,19 @@ class FileRequest(Request):
                 protocol=self._protocol,
                 status=self._status,
             )
+        )
+
+    def _describe_start(self) -> TransferStart:
+        file = self._file
+        has_steps = file is not None and bool(file.steps)
+        return TransferStart(
+            Direction.READ,
+            self._tid[0],
+            self._name,
+            size=self._size,
+            served_name=file.name if file is not None and has_steps else None,
+            resolution_steps=file.steps if file is not None else (),
+            protocol=self._protocol,
         )
 
     def _release(self) -> None:

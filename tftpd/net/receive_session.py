@@ -57,9 +57,11 @@ class BoundedSink(DataSink, Protocol):
 
     Attributes:
         active_at: Time of the last data.
+        stored_path: Path of the stored file; None if it is unknown.
     """
 
     active_at: float
+    stored_path: bytes | None
 
     @property
     def sha256(self) -> str:
@@ -241,6 +243,7 @@ class ReceiveSession(Session[Receiver]):
         result = super()._make_result(now)
         if result.outcome is Outcome.DONE:
             result.sha256 = self._sink.sha256
+        result.stored_path = self._sink.stored_path
         return result
 
     def _close_file(self) -> None:

@@ -34,7 +34,7 @@ from tftpd.protocol.errors import ErrorCode, ErrorText, MalformedPacket, Request
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.packets import ERROR_PREFIX, MAX_UNKNOWN_TID_REPLIES, UNKNOWN_TID, Request, Rrq
 from tftpd.protocol.receiver import Receiver
-from tftpd.protocol.result import Outcome, TransferResult
+from tftpd.protocol.result import Outcome, TransferResult, TransferStart
 from tftpd.protocol.sender import Sender
 
 T = TypeVar("T")
@@ -179,6 +179,22 @@ class Session(BurstProtocol, Generic[AnyMachine]):
     def connectionRefused(self) -> None:
         """Twisted: handle an ICMP error."""
         self._run(lambda: self.machine.on_refused())
+
+    def describe_start(self) -> TransferStart:
+        """Return the values that are known when the transfer starts."""
+        options = self._machine.options
+        return TransferStart(
+            self.direction,
+            self.peer[:2],
+            self.request.filename,
+            options.mode,
+            options.blksize,
+            options.windowsize,
+            self.size,
+            self.request_name.name if self.request_name.steps else None,
+            self.request_name.steps,
+            self.profile.name,
+        )
 
     def on_request_repeated(self) -> None:
         """Handle a repeated request: the first packet of this side may be lost."""

@@ -66,6 +66,7 @@ class TransferResult:
             transfer, in seconds; else None.
         sha256: SHA-256 of the file that was sent or stored, in hexadecimal digits; empty if it was
             not computed.
+        stored_path: Path of a stored upload on this host; None if it is unknown.
     """
 
     direction: Direction
@@ -97,8 +98,26 @@ class TransferResult:
     cache_state: str = ""
     cache_age: float | None = None
     sha256: str = ""
+    stored_path: bytes | None = None
 
     @property
     def rate(self) -> float:
         """Throughput in bytes per second; 0.0 if no time passed."""
         return self.bytes_transferred / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(slots=True)
+class TransferStart:
+    """A transfer that has just started. Its fields are those of `TransferResult`."""
+
+    direction: Direction
+    peer: tuple[str, int]
+    filename: bytes
+    mode: Mode | None = None
+    blksize: int = 0
+    windowsize: int = 0
+    size: int | None = None
+    served_name: bytes | None = None
+    resolution_steps: tuple[str, ...] = ()
+    profile: str = ""
+    protocol: str = "tftp"

@@ -14,7 +14,7 @@ from tftpd.net.interfaces import Clock
 from tftpd.net.rate_limit import BandwidthLimit, TrafficShaper
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.negotiation import OptionLimits
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.request import Render, RequestHandler, no_render
@@ -70,6 +70,7 @@ class ServerConfig:
         origins: Opens files at origins.
         ask_origin: Asks an origin. The Deferred fires later, when the answer is known.
         handler: Answers the requests in place of `mounts`; None: there is none.
+        report_start: Called when a transfer starts; None: nobody wants to know.
     """
 
     mounts: Mounts
@@ -87,6 +88,7 @@ class ServerConfig:
     origins: OriginFiles = field(default_factory=NoOrigins)
     ask_origin: Callable[[AnswerNeeded], "Deferred[None]"] = fail
     handler: RequestHandler | None = None
+    report_start: Callable[[TransferStart], None] | None = None
 
     @cached_property
     def resolver(self) -> FileResolver:

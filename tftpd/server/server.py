@@ -25,7 +25,7 @@ from tftpd.net.port_pool import PortRange
 from tftpd.net.rate_limit import BandwidthLimit, RequestThrottle
 from tftpd.net.types import SocketAddress
 from tftpd.net.udp import open_session_port
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.server.admission import DropCounters
 from tftpd.server.config import ServerConfig
 from tftpd.server.config_builder import admission_limits, template_renderer
@@ -103,6 +103,7 @@ class ProcessServer:
         make_http: MakeHttp | None = None,
         make_handler: Callable[[MemoryBudget], RequestHandler] | None = None,
         is_embedded: bool = False,
+        report_start: Callable[[TransferStart], None] = lambda _: None,
     ) -> None:
         """Initialize the server.
 
@@ -118,9 +119,11 @@ class ProcessServer:
             make_handler: Makes the handler that answers requests in place of the directories of
                 the settings.
             is_embedded: True if the reactor and its threads belong to another program.
+            report_start: Called for each transfer that starts, if `events` has transfer_started.
         """
         self._reactor = reactor
         self._report = report
+        self._report_start = report_start
         self._memory = MemoryBudget()
         self._sessions = SessionTable(counter, self._memory)
         self._drops = DropCounters()
@@ -284,6 +287,7 @@ class ProcessServer:
             origins=origins,
             ask_origin=ask_origin,
             handler=self._handler,
+            report_start=self._report_start if settings.has_event("transfer_started") else None,
         )
 
     def _provide_threads(self, n_roots: int) -> None:

@@ -180,6 +180,8 @@ class SessionFactory:
                 fields = {"peer": format_address(tid[0]), "error": str(error), "suffix": suffix}
                 self.log.error(message, event="port_unavailable", **fields)
         else:
+            if request.config.report_start is not None:
+                request.config.report_start(session.describe_start())
             session.begin()
 
     def _open_port(self, protocol: BurstProtocol, tid: TID, needs: PortRequirements) -> None:

@@ -115,6 +115,7 @@ class ClientHistory:
         mac: Its MAC address as text; None if it is not known.
         hostname: Its host name in the configuration; None if there is none.
         has_answered: True after it has acknowledged a packet, so that its address is not forged.
+        reported: The verdict of the last event about it; None if there was none.
     """
 
     boots: int = 0
@@ -124,6 +125,7 @@ class ClientHistory:
     mac: str | None = None
     hostname: str | None = None
     has_answered: bool = False
+    reported: VerdictCode | None = None
 
     def add(self, result: TransferResult, now: float) -> None:
         """Add a request that has ended."""

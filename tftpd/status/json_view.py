@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tftpd.protocol.negotiation import Direction
-from tftpd.protocol.result import TransferResult
+from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.server.snapshot import SessionSnapshot, SessionState, Snapshot
 from tftpd.status import boots
 from tftpd.status.file_kinds import classify
@@ -133,6 +133,24 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
         "first_block": result.first_block,
         **cache,
         **checksum,
+    }
+
+
+def start_to_json(start: TransferStart, shorten: Callable[[bytes], str]) -> dict[str, Any]:
+    """Return the values of a transfer that has started, with the keys of `result_to_json`."""
+    return {
+        "client": start.peer[0],
+        "port": start.peer[1],
+        "protocol": start.protocol,
+        "direction": start.direction.value,
+        "file": shorten(start.filename),
+        "served_name": None if start.served_name is None else shorten(start.served_name),
+        "resolution_steps": ", ".join(start.resolution_steps),
+        "mode": start.mode.value.decode() if start.mode else None,
+        "size": start.size,
+        "blksize": start.blksize,
+        "windowsize": start.windowsize,
+        "profile": start.profile or None,
     }
 
 

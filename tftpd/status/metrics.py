@@ -25,6 +25,7 @@ from tftpd.access.policy import WritePolicy
 from tftpd.access.rewrite import DECODED
 from tftpd.config.profiles import NO_PROFILE
 from tftpd.config.settings import Settings
+from tftpd.events.hooks import EventCounts
 from tftpd.origins.statistics import FetcherStatistics
 from tftpd.protocol.errors import ErrorCode
 from tftpd.protocol.negotiation import Direction
@@ -209,6 +210,7 @@ def exposition(
     snapshot: Snapshot,
     statistics: FetcherStatistics | None = None,
     has_origins: bool = False,
+    events: EventCounts | None = None,
     node: str = "",
 ) -> bytes:
     """Return all metrics in Prometheus' text format.
@@ -218,10 +220,11 @@ def exposition(
         snapshot: The running sessions.
         statistics: Figures of the origins, if there are any.
         has_origins: There are origins in the configuration.
+        events: Figures of the events; None: there are none in the configuration.
         node: Value of the label `node` of all metrics; no label if it is empty.
     """
     registry = CollectorRegistry()
-    own = _TftpdCollector(counters, snapshot, statistics, has_origins)
+    own = _TftpdCollector(counters, snapshot, statistics, has_origins, events)
     registry.register(_NodeCollector(node, [own, ProcessCollector(registry=None)]))
     return generate_latest(registry)
 
@@ -250,11 +253,13 @@ class _TftpdCollector(Collector):
         snapshot: Snapshot,
         statistics: FetcherStatistics | None,
         has_origins: bool,
+        events: EventCounts | None,
     ) -> None:
         self._counters = counters
         self._snapshot = snapshot
         self._statistics = statistics
         self._has_origins = has_origins
+        self._events = events
 
     def collect(self) -> Iterator[core.Metric]:
         about = {"version": tftpd.__version__, "python": platform.python_version()}
@@ -273,6 +278,8 @@ class _TftpdCollector(Collector):
 
         yield from self._collect_directories()
         yield from origin_metrics(self._statistics, self._has_origins)
+        if self._events is not None:
+            yield from _event_metrics(self._events)
         for name, value in self._counters.last_reload.items():
             text = "Result of the last reload, 1 or 0, and time of the last successful one."
             name = f"config_last_reload_{name}"
@@ -328,6 +335,13 @@ def _family(
     for values, number in numbers.items():
         family.add_metric(values, number)
     return family
+
+
+def _event_metrics(counts: EventCounts) -> Iterator[core.Metric]:
+    labels, text = ("event", "result"), "Events, for each program and webhook, by result."
+    yield _family(core.CounterMetricFamily, "events", text, labels, counts.ended)
+    text = "Events that are not delivered yet."
+    yield _family(core.GaugeMetricFamily, "events_queued", text, [], {(): counts.queued})
 
 
 def _resolution_methods(steps: Iterable[str]) -> set[str]:

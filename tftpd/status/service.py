@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -22,13 +22,14 @@ from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.variables import VariableTable
 from tftpd.config.sections import StatusSection
 from tftpd.config.settings import Settings
+from tftpd.events.hooks import EventCounts
 from tftpd.net.packet_text import format_address
 from tftpd.net.sockets import client_address
 from tftpd.origins.statistics import FetcherStatistics, StatisticsSource
 from tftpd.protocol.result import TransferResult
 from tftpd.server.neighbours import Neighbours
 from tftpd.server.snapshot import Snapshot, SnapshotSource
-from tftpd.status.boots import ClientHistory
+from tftpd.status.boots import ClientHistory, judge
 from tftpd.status.history import History
 from tftpd.status.json_view import requests_to_json
 from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
@@ -43,6 +44,21 @@ _MAX_NUMBER_DIGITS = 18
 _MAX_HOSTNAMES = 1024  # each takes milliseconds if there are thousands of `variables`
 _MAINTENANCE_INTERVAL_SECONDS = 60.0
 _MAX_SAVE_SECONDS = 5.0  # when the daemon stops
+
+
+class EventSink(Protocol):
+    """Destination of verdicts, and the figures of all events."""
+
+    @property
+    def counts(self) -> EventCounts:
+        """Figures of the events."""
+
+    @property
+    def has_verdicts(self) -> bool:
+        """True if somebody wants to know of verdicts."""
+
+    def on_verdict(self, client: str, fields: dict[str, Any], /) -> None:
+        """Handle another verdict about the boot of a client."""
 
 
 class StatusService:
@@ -73,6 +89,7 @@ class StatusService:
         self._snapshot = Snapshot()
         self._origins: StatisticsSource | None = None
         self._statistics: FetcherStatistics | None = None
+        self._events: EventSink | None = None
         self._lock = DeferredLock()
         directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd
         state_file = section.state or (directory and f"{directory}/status.json")
@@ -88,6 +105,30 @@ class StatusService:
         """Record a request that has ended."""
         self._counters(result)
         self._history(result)
+        if self._events is not None and self._events.has_verdicts:
+            self._report_verdict(result.peer[0])
+
+    def _report_verdict(self, host: str) -> None:
+        """Make an event if the verdict about a client has changed."""
+        client = self._history.clients.get(host)
+        if client is None or self._events is None:
+            return
+        verdict, before = judge(client.steps, ()), client.reported
+        if verdict.code is before:
+            return
+        client.reported = verdict.code
+        if client.mac is None:
+            self._identify(host, client)
+        fields = {
+            "client": host,
+            "mac": client.mac,
+            "hostname": client.hostname,
+            "verdict": verdict.code.value,
+            "previous_verdict": before and before.value,
+            "text": verdict.text,
+            "boots": client.boots,
+        }
+        self._events.on_verdict(host, fields)
 
     def bind(self) -> None:
         """Bind the TCP port, perhaps as root.
@@ -107,8 +148,17 @@ class StatusService:
         addresses: Iterable[str],
         settings: Settings,
         origins: StatisticsSource | None = None,
+        events: EventSink | None = None,
     ) -> None:
-        """Show these listen addresses and origins, and count by these settings, from now on."""
+        """Use these settings from now on.
+
+        Args:
+            addresses: The listen addresses.
+            settings: The configuration.
+            origins: Source of the figures of the origins; None: there are none.
+            events: Gets changed verdicts, and has figures; None: there are no events.
+        """
+        self._events = events
         self._listeners = tuple(addresses)
         self._node = settings.node or gethostname()
         self._origins = origins
@@ -269,8 +319,9 @@ class StatusService:
     def _answer_metrics(self, request: Request) -> "Deferred[Answer]":
         def answer(snapshot: Snapshot) -> Answer:
             origins = (self._statistics, self._origins is not None)
+            events = None if self._events is None else self._events.counts
             return Answer(
-                exposition(self._counters, snapshot, *origins, node=self._node), CONTENT_TYPE
+                exposition(self._counters, snapshot, *origins, events, self._node), CONTENT_TYPE
             )
 
         return self._take_snapshot().addCallback(answer)

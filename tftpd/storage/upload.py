@@ -43,12 +43,14 @@ class ReceivedFile(ABC):
         client: Key of the client, for its share of the unfinished uploads.
         active_at: Time of the last data.
         versions: Versions of the file that it replaces; None if the policy keeps none.
+        stored_path: Path of the stored file on this host; None if it is unknown.
     """
 
     versions: "FileVersions | None" = None
     blocking_device: int | None = None
     client: Hashable = None
     active_at = 0.0
+    stored_path: bytes | None = None
 
     def __init__(self, policy: WritePolicy, size: int | None, netascii: bool) -> None:
         self.size = 0
@@ -283,6 +285,7 @@ class Upload(ReceivedFile):
                 else:
                     os.close(os.dup(self._fd))  # reports failed writes, such as those of NFS
                 self._target.store(self._temporary, self.size, self.durable)
+                self.stored_path = self._target.find_path()
             self._created = None
         finally:
             self.discard()
@@ -400,6 +403,14 @@ class _Target:
                 take_free_name(fd, temporary, self.name)
         if durable:
             sync_directory(fd)
+
+    def find_path(self) -> bytes | None:
+        """Return the path of the file, without links; None if the system does not tell it."""
+        try:
+            directory = os.readlink(b"/proc/self/fd/%d" % self.directory)
+        except OSError:
+            return None
+        return os.path.join(directory, self.name)
 
     def _replaced_size(self) -> int | None:
         if self.versions is not None:

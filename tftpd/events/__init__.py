@@ -1,0 +1,1 @@
+"""Delivery of events: a queue on disk, programs and webhooks."""
