@@ -145,7 +145,7 @@ class Worker(Channel):
             send_drained,
             track,
             make_http_server,
-            self._send_start,
+            report_start=self._send_start,
         )
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
