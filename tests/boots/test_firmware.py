@@ -38,6 +38,7 @@ imgfetch http://{SERVER}/large.bin
 imgfree
 imgfetch tftp://{SERVER}/large.bin
 imgfree
+chain http://{SERVER}/faulty.ipxe ||
 chain http://{SERVER}/second.ipxe
 """
 SECOND_SCRIPT = "#!ipxe\nimgfetch relative.txt\nimgfetch done-${net0/mac:hexhyp}\n"
@@ -108,7 +109,7 @@ def booted(directory, files, *arguments):
             "ip link set tap0 up",
         ):
             server.run(*command.split())
-        directories = [{"path": "/", "root": str(root), "read": True}]
+        directories = [{"path": "/", "root": str(root), "read": {"templates": True}}]
         with daemon(
             directory, within=server.enter(), listen=listen, directories=directories
         ) as running:
@@ -182,6 +183,7 @@ def test_ipxe_boots_a_script_with_files_over_both_protocols(tmp_path):
     files = {
         "ipxe.pxe": b"not read: the network card has iPXE in its ROM",
         "boot.ipxe": IPXE_SCRIPT.encode(),
+        "faulty.ipxe.j2": b"{{ undefined_name }}",
         "second.ipxe": SECOND_SCRIPT.encode(),
         "relative.txt": b"relative",
         "large.bin": bytes(1_000_000),
@@ -196,6 +198,7 @@ def test_ipxe_boots_a_script_with_files_over_both_protocols(tmp_path):
         ("tftp", "boot.ipxe", "done"),
         ("http", "large.bin", "done"),
         ("tftp", "large.bin", "done"),
+        ("http", "faulty.ipxe", "refused"),  # once: iPXE repeats a request that gets 503
         ("http", "second.ipxe", "done"),
         ("http", "relative.txt", "done"),
         ("http", "done-52-54-00-12-34-56", "refused"),

@@ -129,6 +129,11 @@ def test_another_port_is_a_note(run):
     assert "does not listen on port 69" in run("isc", listen=listen)
 
 
+def test_the_port_of_http_does_not_count_as_that_of_tftp(run):
+    listen = [{"address": SERVER, "port": 6969}, HTTP[1] | {"port": 69}]
+    assert "does not listen on port 69" in run("isc", listen=listen)
+
+
 @pytest.mark.parametrize("name", ["readme", "a b/pxelinux.0", "1/2/3/4/pxelinux.0"])
 def test_no_loader_is_a_failure(run, name):
     assert "no boot loader was found" in run("kea", [name], status=1)

@@ -9,6 +9,7 @@ import pytest
 from tests.http.conftest import BIG
 from tests.http.memory import MemoryHttp
 from tftpd.net.rate_limit import BandwidthLimit
+from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused, ResourceExhausted
 from tftpd.protocol.negotiation import Direction
 from tftpd.protocol.result import Outcome
 from tftpd.storage.source import FileSource
@@ -435,6 +436,27 @@ def test_a_file_that_changes_breaks_the_connection(http, root, change):
         Outcome.FAILED,
         "File changed while it was being sent",
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "retry_after"),
+    [
+        (HostFault, 500, None),  # an administrator must correct something
+        (ResourceExhausted, 503, "1"),
+        (RequestRefused, 503, "1"),
+    ],
+)
+def test_only_a_refusal_that_may_pass_invites_to_retry(
+    http, monkeypatch, kind, status, retry_after
+):
+    def refuse(*_):
+        raise kind(ErrorCode.NOT_DEFINED, "reason", "text")
+
+    monkeypatch.setattr("tftpd.http.request.resolve_read", refuse)
+    response = http.get("/seven")
+    assert (response.status, response.body) == (status, b"text\n")
+    assert response.headers.get("retry-after") == retry_after
+    assert http.reports[0].code == ErrorCode.NOT_DEFINED
 
 
 def test_an_internal_error_is_a_response(http, monkeypatch):

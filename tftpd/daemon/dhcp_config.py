@@ -124,7 +124,7 @@ def dhcp_config(arguments: argparse.Namespace) -> int:
 def _find_boot(settings: Settings, address: str | None) -> _Boot:
     boot = _Boot(address or _own_address(settings))
     boot.url = _http_url(settings, boot.address)
-    if _PORT not in {listen.port for listen in settings.listen}:
+    if _PORT not in {listen.port for listen in settings.listen if listen.protocol == "tftp"}:
         boot.notes.append(f"The server does not listen on port {_PORT}, and DHCP names no port.")
     names = sorted(_served_names(settings), key=lambda name: (name.count("/"), len(name), name))
     for platform in _PLATFORMS:

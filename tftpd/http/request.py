@@ -57,7 +57,7 @@ _STATUS_BY_CODE = {
     ErrorCode.ACCESS_VIOLATION: HTTPStatus.FORBIDDEN,
     ErrorCode.ILLEGAL_OPERATION: HTTPStatus.BAD_REQUEST,
 }
-"""Status of a response by the code of the ERROR that a TFTP client would get; else 503."""
+"""Status of a response by the code of the ERROR that a TFTP client would get."""
 
 
 @lru_cache(maxsize=64)
@@ -170,8 +170,13 @@ class FileRequest(Request):
         except _NoResource as reason:
             self._send_error(reason.status, str(reason), str(reason), None, fields=reason.fields)
         except RequestRefused as refused:
-            status = _STATUS_BY_CODE.get(refused.code, HTTPStatus.SERVICE_UNAVAILABLE)
             is_fault = isinstance(refused, errors.HostFault)
+            status = _STATUS_BY_CODE.get(refused.code)
+            if status is None:
+                # iPXE repeats a request that got 503 for as long as it gets 503.
+                status = HTTPStatus.SERVICE_UNAVAILABLE
+                if is_fault:
+                    status = HTTPStatus.INTERNAL_SERVER_ERROR
             self._send_error(status, refused.text, str(refused), refused.code, is_fault)
         except (RequestDropped, MemoryError) as reason:
             text = ErrorText.TOO_MANY_TRANSFERS
