@@ -154,6 +154,16 @@ def test_events_beyond_the_limit_are_dropped_counted_and_logged_once(reactor, ma
     assert len(_sent(reactor.started[0][0])) == 1000
 
 
+def test_events_that_are_not_in_the_queue_at_the_end_are_logged(reactor, make, events):
+    supervisor = make({"event": "read_done"})
+    supervisor(_result(Outcome.DONE))
+    ended = []
+    supervisor.stop().addCallback(ended.append)
+    supervisor.on_process_ended("exited", 60.0)
+    assert ended == [None]
+    assert [(each["event"], each.get("count")) for each in events][-1] == ("events_lost", 1)
+
+
 def test_programs_get_no_credentials_of_origins(reactor, make, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     make({"event": "read_done"})

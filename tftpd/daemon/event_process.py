@@ -342,7 +342,8 @@ class EventProcess(Channel):
             "ended": [[*key, n] for key, n in ended.items()],
             "queued": len(self.queue),
         }
-        self._messages.push(encode("progress", progress))
+        # Not by the queue of messages, which may lose some: the daemon waits for this one.
+        self.sendString(encode("progress", progress))
         for hook in {hook for _, hook, _, _ in rows}:
             if hook in self._deliveries:
                 self.advance(self._deliveries[hook])

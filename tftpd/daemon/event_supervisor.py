@@ -171,7 +171,15 @@ class EventSupervisor(ProcessSupervisor["EventChild"]):
         """End the process. Fires when it has ended; programs that run get some seconds."""
         if self.process is not None:
             self.process.transport.closeStdin()
-        return self.await_end(STOP_TIMEOUT_SECONDS)
+        return self.await_end(STOP_TIMEOUT_SECONDS).addCallback(self._log_loss)
+
+    def _log_loss(self, _: None) -> None:
+        if self._unconfirmed:
+            _log.error(
+                "{count} events are lost: the process that delivers them was not ready",
+                event="events_lost",
+                count=len(self._unconfirmed),
+            )
 
     def spawn(self) -> "EventChild":
         """Start and configure the process; see `ProcessSupervisor.spawn`."""
