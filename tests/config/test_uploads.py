@@ -141,3 +141,51 @@ def test_store_as_has_the_serial_number_only_if_the_root_has_it(load):
     (mount,) = load(f"{{root: 'srv/{{serial}}', {write}}}").build_mounts()
     assert mount.store_as.text == "{serial}/{name}"
     assert mount.write.create_directories
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5h", 5400), ("90m", 5400), ("24h", 86_400), ("7d", 604_800)],
+)
+def test_devices_are_expected_after_a_time(load, tmp_path, text, seconds):
+    device = f"{{name: sw1, network: 10.0.0.1, expect_every: {text}}}"
+    (tmp_path / "t.yaml").write_text(
+        f"status: true\ndirectories: [{{root: srv, write: true}}]\ndevices: [{device}]\n"
+    )
+    (section,) = load_settings(tmp_path / "t.yaml").devices
+    assert section.expect_every == seconds
+
+
+@pytest.mark.parametrize(
+    ("devices", "problem"),
+    [
+        ("{name: sw1}", "[0]: expected one of network and mac"),
+        ('{name: sw1, network: 10.0.0.1, mac: "52:54:00:12:34:56"}',
+         "[0]: expected one of network and mac"),
+        ("{name: a b, network: 10.0.0.1}",
+         '[0].name: expected a name of letters, digits, dots and dashes, got "a b"'),
+        ("{name: a, mac: x}",
+         '[0].mac: expected a MAC address such as "52:54:00:12:34:56", got "x"'),
+        ("{name: a, network: 10.0.0.1, expect_every: 1w}",
+         '[0].expect_every: expected a time such as 90m, 24h or 7d, up to 366d, got "1w"'),
+        ("{name: a, network: 10.0.0.1, expect_every: 0}",
+         "[0].expect_every: expected a time such as 90m, 24h or 7d, up to 366d, got 0"),
+        ("{name: a, network: 10.0.0.1}, {name: a, network: 10.0.0.2}",
+         '[1].name: "a" is already the name of devices[0] on line 3'),
+    ],
+)  # fmt: skip
+def test_bad_devices_are_problems(load, tmp_path, devices, problem):
+    (tmp_path / "t.yaml").write_text(
+        f"status: true\ndirectories: [{{root: srv, write: true}}]\ndevices: [{devices}]\n"
+    )
+    with pytest.raises(ConfigError) as error:
+        load_settings(tmp_path / "t.yaml")
+    assert [p.format("t.yaml") for p in error.value.problems] == [f"t.yaml:3: devices{problem}"]
+
+
+def test_devices_need_the_status_page(load, tmp_path):
+    (tmp_path / "t.yaml").write_text(
+        "directories: [{root: srv, write: true}]\ndevices: [{name: a, network: 10.0.0.1}]\n"
+    )
+    with pytest.raises(ConfigError, match="devices needs the status page: expected status: true"):
+        load_settings(tmp_path / "t.yaml")

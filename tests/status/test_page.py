@@ -378,3 +378,18 @@ def test_the_page_shows_that_the_daemon_does_not_answer(tmp_path, browser):
         until(lambda: page.texts("#state") == ["serving"])
         served.running.stop()
         until(lambda: page.texts("#state")[0].startswith("no answer since "))
+
+
+def test_devices_are_shown_with_their_last_upload(tmp_path, browser):
+    devices = [
+        {"name": "here", "network": "127.0.0.0/8"},
+        {"name": "there", "network": "192.0.2.1"},
+    ]
+    with web(tmp_path, devices=devices) as served:
+        put(served.running.port, b"sw1.cfg", b"x" * 700)
+        page = Page(browser, served.port)
+        until(lambda: page.texts("#devices .client") == ["there", "here"])
+        assert page.texts("#devices .size") == ["", "700 B"]
+        assert page.texts("#devices .time")[0] == "never"
+        assert page.texts("#count-devices") == ["2"]
+        assert page.console_messages() == []

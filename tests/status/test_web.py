@@ -570,6 +570,7 @@ def test_clients_have_their_mac_address_and_the_host_name_of_the_configuration(m
         active_profiles=list,
         build_mounts=list,
         build_variables=lambda: VariableTable(rules),
+        devices=[],
         node=None,
     )
     service = StatusService(reactor := MemoryReactor(), StatusSection())

@@ -249,7 +249,12 @@ def _check_duplicates(document: Document) -> None:
 
     Directories may have equal paths if the later one has clients that the earlier one has not.
     """
-    for key, field in (("directories", "path"), ("profiles", "name"), ("listen", "address")):
+    for key, field in (
+        ("directories", "path"),
+        ("profiles", "name"),
+        ("devices", "name"),
+        ("listen", "address"),
+    ):
         first: dict[object, list[tuple[int, Networks]]] = {}
         for index, entry in _entries(document, key):
             try:

@@ -20,6 +20,7 @@ from tftpd.access.mounts import Mount
 from tftpd.access.rewrite import NameRules
 from tftpd.access.variables import VariableTable
 from tftpd.config import types
+from tftpd.config.devices import MAX_DEVICES, DeviceSection
 from tftpd.config.directories import DirectorySection
 from tftpd.config.events import MAX_HOOKS, EventQueueSection, EventSection
 from tftpd.config.names import MAX_RULES, NamesSection, RewriteSection
@@ -174,6 +175,9 @@ class Settings(ConfigModel):
     event_queue: EventQueueSection = EventQueueSection()
     """Queue of the events that have not been delivered yet."""
 
+    devices: list[DeviceSection] = Field(default=[], max_length=MAX_DEVICES)
+    """Devices whose uploads are expected; the status page and the metrics show the overdue ones."""
+
     workers: Annotated[int, types.int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""
 
@@ -194,6 +198,12 @@ class Settings(ConfigModel):
     def _use_defaults(cls, section: Any) -> Any:
         """Treat an empty section as a section with all defaults."""
         return {} if section is None else section
+
+    @model_validator(mode="after")
+    def _shows_devices(self) -> Self:
+        if self.devices and self.status is None:
+            raise InvalidCombination("devices needs the status page: expected status: true")
+        return self
 
     def expand_listen(self, inherited: Container[Any] = ()) -> list[tuple[int, ListenSection]]:
         """Return an entry for each socket, with the index of its entry in `listen`.

@@ -273,6 +273,34 @@ def seconds_between(minimum: float | None, maximum: float) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=Annotated[float, limits])
 
 
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([smhd]?)")
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_MAX_DURATION_SECONDS = 366 * 86_400
+
+
+def _duration(value: Any) -> float:
+    text = str(value) if type(value) in (int, float, str) else ""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _TIME_UNITS[match[2]] if match else 0.0
+    if not 1 <= seconds <= _MAX_DURATION_SECONDS:
+        raise ValueError("expected a time such as 90m, 24h or 7d, up to 366d")
+    return seconds
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 1},
+                {"type": "string", "pattern": r"^[0-9.]+ ?[smhd]?$"},
+            ]
+        }
+    ),
+]
+"""Time in seconds, written as a number or as 90m, 24h, 7d."""
+
 Boolean = Annotated[bool, Strict()]
 """`true` or `false`. `no` is rejected, because YAML 1.1 and 1.2 disagree about it."""
 

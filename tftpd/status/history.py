@@ -8,7 +8,7 @@ from typing import Any
 
 from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.status.boots import ClientHistory
-from tftpd.status.uploads import UploadTable
+from tftpd.status.uploads import DeviceState, UploadTable
 
 MAX_CLIENTS = 256
 MAX_ENDED = 100
@@ -35,6 +35,7 @@ class History:
         clients: Clients by address; the one with the latest request is the last one. Those that
             have never answered, whose addresses may be forged, are removed first.
         uploads: The latest uploads.
+        devices: States of the configured devices by name.
         seconds: A monotonic clock.
     """
 
@@ -45,6 +46,7 @@ class History:
         self.restored: list[dict[str, Any]] = []
         self.clients: dict[str, ClientHistory] = {}
         self.uploads = UploadTable()
+        self.devices: dict[str, DeviceState] = {}
         self.seconds = seconds
 
     def __call__(self, result: TransferResult) -> None:

@@ -34,6 +34,7 @@ from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.server.admission import DropReason
 from tftpd.server.snapshot import SessionState, Snapshot
 from tftpd.status.origins_view import origin_metrics
+from tftpd.status.uploads import DeviceState
 from tftpd.storage.resolver import TEMPLATED
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
@@ -212,6 +213,7 @@ def exposition(
     has_origins: bool = False,
     events: EventCounts | None = None,
     node: str = "",
+    devices: Mapping[str, DeviceState] | None = None,
 ) -> bytes:
     """Return all metrics in Prometheus' text format.
 
@@ -222,9 +224,10 @@ def exposition(
         has_origins: There are origins in the configuration.
         events: Figures of the events; None: there are none in the configuration.
         node: Value of the label `node` of all metrics; no label if it is empty.
+        devices: States of the devices by name.
     """
     registry = CollectorRegistry()
-    own = _TftpdCollector(counters, snapshot, statistics, has_origins, events)
+    own = _TftpdCollector(counters, snapshot, statistics, has_origins, events, devices or {})
     registry.register(_NodeCollector(node, [own, ProcessCollector(registry=None)]))
     return generate_latest(registry)
 
@@ -254,12 +257,14 @@ class _TftpdCollector(Collector):
         statistics: FetcherStatistics | None,
         has_origins: bool,
         events: EventCounts | None,
+        devices: Mapping[str, DeviceState],
     ) -> None:
         self._counters = counters
         self._snapshot = snapshot
         self._statistics = statistics
         self._has_origins = has_origins
         self._events = events
+        self._devices = devices
 
     def collect(self) -> Iterator[core.Metric]:
         about = {"version": tftpd.__version__, "python": platform.python_version()}
@@ -277,6 +282,7 @@ class _TftpdCollector(Collector):
             yield family
 
         yield from self._collect_directories()
+        yield from self._collect_devices()
         yield from origin_metrics(self._statistics, self._has_origins)
         if self._events is not None:
             yield from _event_metrics(self._events)
@@ -304,6 +310,15 @@ class _TftpdCollector(Collector):
         yield _family(counter, "worker_restarts", "Workers that were replaced.", [], restarts)
         silent = {(): sum(not worker.answers for worker in self._snapshot.workers)}
         yield _family(gauge, "workers_unresponsive", "Workers that do not answer.", [], silent)
+
+    def _collect_devices(self) -> Iterator[core.Metric]:
+        gauge, states = core.GaugeMetricFamily, self._devices.items()
+        stored = {(name,): state.stored for name, state in states if state.stored is not None}
+        text = "Time of the latest upload of a device."
+        yield _family(gauge, "device_last_upload_timestamp_seconds", text, ["device"], stored)
+        overdue = {(name,): int(state.is_overdue) for name, state in states}
+        text = "1 if the upload of a device is overdue, else 0."
+        yield _family(gauge, "device_overdue", text, ["device"], overdue)
 
     def _collect_directories(self) -> Iterator[core.Metric]:
         usage, policies = self._snapshot.usage, self._counters.write_policies

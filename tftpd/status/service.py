@@ -2,12 +2,13 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path
 from socket import gethostname
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -36,6 +37,9 @@ from tftpd.status.metrics import CONTENT_TYPE, TransferCounters, exposition
 from tftpd.status.origins_view import origins_to_json
 from tftpd.status.state_file import dump_history, read_state, restore_history, write_state
 from tftpd.status.web import JSON, Answer, Handler, site
+
+if TYPE_CHECKING:  # imported if there are devices
+    from tftpd.status.device_monitor import DeviceMonitor
 
 _PAGE = Path(__file__).parent / "page"
 _SNAPSHOT_LIFETIME_SECONDS = 0.5  # many open pages cost as much as one
@@ -94,7 +98,8 @@ class StatusService:
         directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd
         state_file = section.state or (directory and f"{directory}/status.json")
         self._state_file = Path(state_file) if state_file else None
-        self._saved_number = 0
+        self._saved_changes = 0, 0
+        self._monitor: DeviceMonitor | None = None
         self._hostname: Callable[[str, MacAddress | None], str | None] = lambda *_: None
         self._neighbours = Neighbours()
         self._identified_number = 0
@@ -107,6 +112,8 @@ class StatusService:
         self._history(result)
         if self._events is not None and self._events.has_verdicts:
             self._report_verdict(result.peer[0])
+        if self._monitor is not None:
+            self._monitor(result)
 
     def _report_verdict(self, host: str) -> None:
         """Make an event if the verdict about a client has changed."""
@@ -163,6 +170,7 @@ class StatusService:
         self._node = settings.node or gethostname()
         self._origins = origins
         self._counters.configure(settings)
+        self._configure_devices(settings)
         self._hostname = lru_cache(_MAX_HOSTNAMES)(
             partial(_find_hostname, settings.build_variables())
         )
@@ -230,10 +238,27 @@ class StatusService:
         try:
             history = restore_history(read_state(self._state_file))
             requests_to_json(Snapshot(), history)  # fails if a value is impossible
+            if self._monitor is not None:
+                self._monitor.restore(history.devices)
+                history.devices = self._monitor.states
             self._history = history
         except Exception as error:  # the file may have any content
             self._log_state_error("read", error)
-        self._saved_number = self._history.number
+        self._saved_changes = self._changes
+
+    @property
+    def _changes(self) -> tuple[int, int]:
+        """Number of requests and of changes of devices, which differ from what was saved."""
+        return self._history.number, self._monitor.changes if self._monitor else 0
+
+    def _configure_devices(self, settings: Settings) -> None:
+        if self._monitor is None and settings.devices:
+            from tftpd.status.device_monitor import DeviceMonitor
+
+            self._monitor = DeviceMonitor(lambda host: self._neighbours.mac((host, 0)), time.time)
+        if self._monitor is not None:
+            self._monitor.configure(settings.devices)
+            self._history.devices = self._monitor.states
 
     def _maintain(self) -> "Deferred[None]":
         """Save the history, if it has changed, and measure file systems. Never fails."""
@@ -241,13 +266,15 @@ class StatusService:
         return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
 
     def _save_and_measure(self) -> "Deferred[None]":
+        if self._monitor is not None:
+            self._monitor.check()
         for host, client in self._history.clients.items():
             if client.changed > self._identified_number:
                 self._identify(host, client)
         self._identified_number = self._history.number
         data = None
-        if self._state_file is not None and self._saved_number != self._history.number:
-            data, self._saved_number = dump_history(self._history), self._history.number
+        if self._state_file is not None and self._saved_changes != self._changes:
+            data, self._saved_changes = dump_history(self._history), self._changes
 
         def work() -> None:
             try:
@@ -310,6 +337,7 @@ class StatusService:
                 "resolved_names": self._counters.resolved_names(),
                 **origins_to_json(self._statistics, self._origins is not None),
                 **requests_to_json(snapshot, self._history, since, self._identify),
+                "devices": self._monitor.to_json() if self._monitor else [],
             }
             text = json.dumps(status, separators=(",", ":"), ensure_ascii=False)
             return Answer(text.encode(errors="replace"), JSON)
@@ -321,7 +349,15 @@ class StatusService:
             origins = (self._statistics, self._origins is not None)
             events = None if self._events is None else self._events.counts
             return Answer(
-                exposition(self._counters, snapshot, *origins, events, self._node), CONTENT_TYPE
+                exposition(
+                    self._counters,
+                    snapshot,
+                    *origins,
+                    events,
+                    self._node,
+                    self._history.devices,
+                ),
+                CONTENT_TYPE,
             )
 
         return self._take_snapshot().addCallback(answer)

@@ -4,7 +4,7 @@ import os
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tftpd.status.boots import ClientHistory
 from tftpd.status.history import History
 from tftpd.status.json_view import ended_to_json
-from tftpd.status.uploads import LastUpload, UploadTable
+from tftpd.status.uploads import DeviceState, LastUpload, UploadTable
 
 _MAX_FILE_BYTES = 32 << 20
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -32,6 +32,7 @@ class _SavedHistory:
         ended: The latest requests, as in /status.
         clients: The latest boot of each client.
         uploads: The latest uploads by client and file.
+        devices: States of the devices by name.
     """
 
     format: Literal[1]
@@ -41,6 +42,7 @@ class _SavedHistory:
     ended: list[dict[str, Any]]
     clients: dict[str, ClientHistory]
     uploads: dict[str, dict[str, LastUpload]]
+    devices: dict[str, DeviceState] = field(default_factory=dict)
 
 
 _ADAPTER = TypeAdapter(_SavedHistory)
@@ -50,7 +52,8 @@ def dump_history(history: History) -> bytes:
     """Return the content for the file."""
     now, clock, ended = time.time(), history.seconds(), ended_to_json(history)
     clients, uploads = history.clients, history.uploads.clients
-    saved = _SavedHistory(1, now, clock, history.number, ended, clients, uploads)
+    number, devices = history.number, history.devices
+    saved = _SavedHistory(1, now, clock, number, ended, clients, uploads, devices)
     return _ADAPTER.dump_json(saved)
 
 
@@ -68,7 +71,7 @@ def restore_history(data: bytes) -> History:
             for step in client.steps
         ]
     history.number, history.restored, history.clients = saved.number, saved.ended, saved.clients
-    history.uploads = UploadTable(saved.uploads)
+    history.uploads, history.devices = UploadTable(saved.uploads), saved.devices
     return history
 
 

@@ -37,6 +37,27 @@ class LastUpload:
     sha256: str | None = None
 
 
+@dataclass(slots=True)
+class DeviceState:
+    """Uploads of a device.
+
+    Attributes:
+        since: Time from which its first upload is expected, in seconds since the epoch.
+        stored: Time of its latest upload; None before the first one.
+        file: Requested name of that upload.
+        bytes: Bytes that were stored.
+        sha256: SHA-256 of the file; None if it was not computed.
+        is_overdue: True from the time when an upload was due until the next one.
+    """
+
+    since: float
+    stored: float | None = None
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    is_overdue: bool = False
+
+
 @dataclass
 class UploadTable:
     """Uploads by client and file. The client that stored a file last is the last one.

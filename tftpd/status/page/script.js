@@ -363,6 +363,31 @@ function updateUpload(parts, upload) {
   write(parts.size, formatBytes(upload.bytes));
 }
 
+function makeDevice() {
+  const row = element("tr");
+  const parts = row.parts = {};
+  parts.name = element("td", "client mono", row);
+  parts.state = element("span", "", element("td", "outcome", row));
+  parts.time = element("td", "time", row);
+  parts.file = element("bdi", "file", element("td", "file-cell", row));
+  parts.size = element("td", "num size", row);
+  parts.age = element("td", "num", row);
+  return row;
+}
+
+function updateDevice(parts, device) {
+  const { time } = device;
+  write(parts.name, device.name);
+  setTone(parts.state, "", device.overdue ? "bad" : "good");
+  const due = formatTime(new Date(device.due));
+  write(parts.state, device.overdue ? `overdue since ${due}` : `due ${due}`);
+  write(parts.time, time ? formatTime(new Date(time)) : "never");
+  write(parts.file, device.file ?? "");
+  write(parts.size, time ? formatBytes(device.bytes) : "");
+  const age = Math.floor((Date.now() - new Date(time)) / 1000);
+  write(parts.age, time ? formatDuration(Math.max(0, age)) : "");
+}
+
 function makeOrigin() {
   const row = element("tr");
   const parts = row.parts = {};
@@ -465,6 +490,15 @@ function show() {
     .sort((a, b) => rank(a) - rank(b) || b.number - a.number);
   sync(id("clients"), shown, (client) => client.client, makeClient, updateClient);
   showCount("clients", shown.length, clients.size);
+
+  const devices = latest.devices
+    .filter((device) => (device.overdue || !problems.checked)
+      && [device.name, device.network, device.mac, device.file].some((value) => value?.toLowerCase().includes(text)))
+    .sort((a, b) => b.overdue - a.overdue || (a.time ?? "").localeCompare(b.time ?? ""));
+  sync(id("devices"), devices, (device) => device.name, makeDevice, updateDevice);
+  id("section-devices").hidden = latest.devices.length === 0;
+  id("devices").parentElement.hidden = devices.length === 0;
+  showCount("devices", devices.length, latest.devices.length);
 
   const stored = [...uploads.values()]
     .filter((upload) => isShown(upload, upload.failed, [upload.file]))
