@@ -22,10 +22,10 @@ def load(tmp_path):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
 
-    def load(text):
+    def load(text, key="events"):
         text = text.replace("DIR", str(tmp_path))
         (tmp_path / "t.yaml").write_text(
-            f"directories: [{{root: {tmp_path}, read: true}}]\nevents:\n{text}\n"
+            f"directories: [{{root: {tmp_path}, read: true}}]\n{key}:\n{text}\n"
         )
         return load_settings(tmp_path / "t.yaml")
 
@@ -112,3 +112,18 @@ def test_the_queue_is_in_the_state_directory(load, monkeypatch, tmp_path):
     assert load(entry + "event_queue: {file: q}").event_queue.path == f"{tmp_path}/q"
     with pytest.raises(ConfigError, match="is not in an existing directory"):
         load(entry + "event_queue: {file: absent/q}")
+
+
+def test_the_section_may_be_called_on(load):
+    text = "  - {event: upload_stored, exec: [DIR/program]}"
+    assert [each.event for each in load(text, "on").events] == [["upload_stored"]]
+    with pytest.raises(ConfigError, match=r"t.yaml:3: events\[0\].event: expected one of"):
+        load(text.replace("upload_stored", "stored"), "on")
+    with pytest.raises(ConfigError, match="is already given as events on line 2"):
+        load(text, "events: []\non")
+
+
+@pytest.mark.parametrize("name", ["device_overdue", "device_recovered"])
+def test_events_of_devices_need_devices(load, name):
+    with pytest.raises(ConfigError, match='needs the key "devices"'):
+        load(f"  - {{event: {name}, exec: [DIR/program]}}")

@@ -199,3 +199,14 @@ def test_without_an_entry_for_verdicts_there_is_no_such_event(reactor, make):
     page.configure((), _settings(status=True), None, supervisor)
     page(_result(Outcome.DONE))
     assert _sent(reactor.started[0][0]) == []
+
+
+def test_an_overdue_device_is_an_event(reactor, make):
+    supervisor = make(
+        {"event": "device_overdue", "clients": ["10.0.0.0/8"]},
+        {"event": ["device_overdue", "device_recovered"], "directories": ["/a"], "name": "files"},
+    )
+    supervisor.on_device("device_overdue", {"device": "sw1", "file": None})
+    supervisor.on_device("device_recovered", {"device": "sw1", "file": "x"})
+    (event,) = [each["event"] for each in _sent(reactor.started[0][0])]
+    assert (event["event"], event["device"]) == ("device_overdue", "sw1")

@@ -189,3 +189,25 @@ def test_a_daemon_shows_its_devices_across_a_restart(tmp_path):
         assert event["message"] == (
             "device here: no upload for more than 1 s (the last one: sw1.cfg)"
         )
+
+
+def test_a_program_learns_that_a_device_is_overdue(tmp_path):
+    program = tmp_path / "notify"
+    program.write_text(
+        f"#!/bin/sh\ncat > {tmp_path}/event.new && mv {tmp_path}/event.new {tmp_path}/event\n"
+    )
+    program.chmod(0o755)
+    options = {
+        "status": {"state": "state.json"},
+        "devices": [{"name": "sw1", "network": "127.0.0.1", "expect_every": 1}],
+        "events": [{"event": "device_overdue", "exec": [str(program)]}],
+    }
+    with web(tmp_path, **options) as page:
+        put(page.running.port, b"sw1.cfg", b"x")
+        until(lambda: page.status()["devices"][0]["time"])
+        time.sleep(1.1)
+        page.running.stop()
+    with web(tmp_path, **options):  # it looks at the start, too
+        until((tmp_path / "event").exists)
+    event = json.loads((tmp_path / "event").read_text())
+    assert (event["event"], event["device"], event["file"]) == ("device_overdue", "sw1", "sw1.cfg")

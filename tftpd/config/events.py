@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
@@ -21,10 +21,18 @@ EventName = Literal[
     "upload_stored",
     "transfer_failed",
     "boot_verdict_changed",
+    "device_overdue",
+    "device_recovered",
 ]
 """Name of an event."""
 
 EVENT_NAMES: tuple[str, ...] = get_args(EventName)
+_NEEDED_KEYS = {
+    "boot_verdict_changed": "status",
+    "device_overdue": "devices",
+    "device_recovered": "devices",
+}
+"""Section without which there is no such event."""
 
 MAX_HOOKS = 16
 _MAX_PARALLEL = 8  # each one is a thread
@@ -186,13 +194,13 @@ def read_secret(path: str) -> bytes:
 
 
 def find_event_problems(
-    events: Iterable[EventSection], has_status: bool
+    events: Iterable[EventSection], sections: Collection[str]
 ) -> Iterator[tuple[errors.Path, str]]:
     """Yield the position and the text of each problem with a program or a secret.
 
     Args:
         events: The section `events`.
-        has_status: True if the configuration has a status page.
+        sections: Other sections of the configuration that make events: `status`, `devices`.
     """
     keys: dict[str, int] = {}
     for index, section in enumerate(events):
@@ -204,8 +212,9 @@ def find_event_problems(
                 read_secret(section.secret_file)
             except SecretError as error:
                 yield (*position, "secret_file"), str(error)
-        if "boot_verdict_changed" in section.event and not has_status:
-            yield (*position, "event"), 'boot_verdict_changed needs the key "status"'
+        for name in section.event:
+            if _NEEDED_KEYS.get(name, "") not in ("", *sections):
+                yield (*position, "event"), f'{name} needs the key "{_NEEDED_KEYS[name]}"'
         first = keys.setdefault(section.key, index)
         if first != index:
             text = f"is already that of events[{first}]; give one of them another name"

@@ -92,6 +92,7 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
         elif not document.problems:
             document.add_problem((), "the file is empty")
         raise ConfigError(str(path), document.problems)
+    _rename_on(document)
     _resolve_paths(document, path.parent)
     _check_duplicates(document)
     settings = _validated(document)
@@ -103,7 +104,8 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
         for position, text in find_version_problems(settings):
             document.add_problem(position, text)
     if settings and not document.problems:
-        for position, text in find_event_problems(settings.events, settings.status is not None):
+        sections = [name for name in ("status", "devices") if getattr(settings, name)]
+        for position, text in find_event_problems(settings.events, sections):
             document.add_problem(position, text)
     for index, listen in enumerate(settings.listen if settings else ()):
         if listen.protocol == "https" and not all(map(find_spec, _TLS_LIBRARIES)):
@@ -147,6 +149,21 @@ def _open_nonblocking(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def _rename_on(document: Document) -> None:
+    """Use the section `on` as `events`, its other name."""
+    if "on" not in document.value:
+        return
+    if "events" in document.value:
+        document.add_problem(
+            ("on",), f"is already given as events on line {document.line(('events',))}"
+        )
+    else:
+        document.value["events"] = document.value["on"]
+        moved = {path: line for path, line in document.lines.items() if path[:1] == ("on",)}
+        document.lines.update({("events", *path[1:]): line for path, line in moved.items()})
+    del document.value["on"]
 
 
 def _entries(document: Document, key: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -62,9 +62,9 @@ class _EventRule:
     directories: tuple[paths.Name, ...] | None
     clients: Networks
 
-    def matches(self, client: str, filename: bytes | None) -> bool:
+    def matches(self, client: str | None, filename: bytes | None) -> bool:
         """Return True if the hook learns of an event about this client and name."""
-        if not admits(self.clients, client_address(client)):
+        if client is not None and not admits(self.clients, client_address(client)):
             return False
         if self.directories is None:
             return True
@@ -118,14 +118,22 @@ class EventSupervisor(ProcessSupervisor["EventChild"]):
         """Make an event of another verdict about the boot of a client."""
         self.emit("boot_verdict_changed", client, None, lambda: fields)
 
+    def on_device(self, name: str, fields: dict[str, Any]) -> None:
+        """Make an event of a device that has become overdue, or has recovered."""
+        self.emit(name, None, None, lambda: fields)
+
     def emit(
-        self, name: str, client: str, filename: bytes | None, fields: Callable[[], dict[str, Any]]
+        self,
+        name: str,
+        client: str | None,
+        filename: bytes | None,
+        fields: Callable[[], dict[str, Any]],
     ) -> None:
         """Hand over an event to the hooks that learn of it.
 
         Args:
             name: Name of the event.
-            client: Address of the client.
+            client: Address of the client; None: the event is not about a request.
             filename: Name of the file as clients see it; None: the event is not about a file.
             fields: Returns the values of the event; called if a hook matches.
         """

@@ -60,16 +60,21 @@ class DeviceMonitor:
     """
 
     def __init__(
-        self, find_mac: Callable[[str], MacAddress | None], seconds: Callable[[], float]
+        self,
+        find_mac: Callable[[str], MacAddress | None],
+        seconds: Callable[[], float],
+        report: Callable[[str, dict[str, Any]], None] = lambda *_: None,
     ) -> None:
         """Initialize a monitor without devices.
 
         Args:
             find_mac: Returns the MAC address of a host.
             seconds: Returns the time in seconds since the epoch.
+            report: Called with `device_overdue` or `device_recovered`, and the fields of the event.
         """
         self._find_mac = find_mac
         self._seconds = seconds
+        self._report = report
         self.devices: dict[str, Device] = {}
         self.states: dict[str, DeviceState] = {}
         self.changes = 0
@@ -108,7 +113,8 @@ class DeviceMonitor:
             if is_overdue != state.is_overdue:
                 state.is_overdue = is_overdue
                 self.changes += 1
-                report_device(device.section, state)
+                name, fields = log_device(device.section, state)
+                self._report(name, fields)
 
     def due(self, name: str) -> float:
         """Return the time at which the next upload of a device is due."""
@@ -137,25 +143,27 @@ class DeviceMonitor:
         ]
 
 
-def report_device(section: DeviceSection, state: DeviceState) -> None:
-    """Log that a device has become overdue, or that it has stored a file again."""
+def log_device(section: DeviceSection, state: DeviceState) -> tuple[str, dict[str, Any]]:
+    """Log that a device has become overdue, or that it has stored a file again.
+
+    Returns:
+        The name and the fields of the event.
+    """
     fields = {
         "device": section.name,
-        "overdue": state.is_overdue,
         "file": state.file,
         "stored": None if state.stored is None else format_time(state.stored),
         "expect_every": section.expect_every,
     }
-    if state.is_overdue:
-        last = "it has stored none yet" if state.stored is None else f"the last one: {state.file}"
-        _log.warn(
-            "device {device}: no upload for more than {expect_every:g} s ({last})",
-            event="device_overdue",
-            last=last,
-            **fields,
-        )
-    else:
-        _log.info("device {device}: uploads again ({file})", event="device_recovered", **fields)
+    if not state.is_overdue:
+        name = "device_recovered"
+        _log.info("device {device}: uploads again ({file})", event=name, **fields)
+        return name, fields
+    name = "device_overdue"
+    last = "it has stored none yet" if state.stored is None else f"the last one: {state.file}"
+    text = "device {device}: no upload for more than {expect_every:g} s ({last})"
+    _log.warn(text, event=name, last=last, **fields)
+    return name, fields
 
 
 def _components(filename: bytes) -> tuple[bytes, ...]:

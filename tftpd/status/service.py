@@ -64,6 +64,9 @@ class EventSink(Protocol):
     def on_verdict(self, client: str, fields: dict[str, Any], /) -> None:
         """Handle another verdict about the boot of a client."""
 
+    def on_device(self, name: str, fields: dict[str, Any], /) -> None:
+        """Handle `device_overdue` or `device_recovered`."""
+
 
 class StatusService:
     """HTTP server on a TCP port or Unix socket. It is also an observer of results."""
@@ -255,10 +258,16 @@ class StatusService:
         if self._monitor is None and settings.devices:
             from tftpd.status.device_monitor import DeviceMonitor
 
-            self._monitor = DeviceMonitor(lambda host: self._neighbours.mac((host, 0)), time.time)
+            self._monitor = DeviceMonitor(
+                lambda host: self._neighbours.mac((host, 0)), time.time, self._report_device
+            )
         if self._monitor is not None:
             self._monitor.configure(settings.devices)
             self._history.devices = self._monitor.states
+
+    def _report_device(self, name: str, fields: dict[str, Any]) -> None:
+        if self._events is not None:
+            self._events.on_device(name, fields)
 
     def _maintain(self) -> "Deferred[None]":
         """Save the history, if it has changed, and measure file systems. Never fails."""
@@ -266,8 +275,8 @@ class StatusService:
         return done.addErrback(lambda failure: self._log_state_error("written", failure.value))
 
     def _save_and_measure(self) -> "Deferred[None]":
-        if self._monitor is not None:
-            self._monitor.check()
+        if self._monitor is not None and self._state == "serving":
+            self._monitor.check()  # not at the end: the next start tells, when events are delivered
         for host, client in self._history.clients.items():
             if client.changed > self._identified_number:
                 self._identify(host, client)
