@@ -16,11 +16,12 @@ import pytest
 
 import tftpd.client
 import tftpd.server
-from tests.support.daemons import CHECKOUT
+from tests.support.daemons import CHECKOUT, until
 from tests.support.programs import program
 from tftpd.client import ClientSettings, NotFound, ServerError, TransferError, aio, get, put
 from tftpd.protocol.result import Outcome
 from tftpd.server import Chain, Directory, Handler, Memory, Server, Stream
+from tftpd.server.embedded import _run_in_loop
 
 HOST = "127.0.0.1"
 CONTENT = random.Random(8).randbytes(300_000)
@@ -209,6 +210,101 @@ def test_a_running_transfer_gets_an_error_at_the_stop():
         assert results[0].outcome is Outcome.STOPPED
 
 
+@pytest.mark.parametrize("mode", ["per-session", "single-port"])
+def test_the_stop_waits_for_transfer_ended_and_frees_the_port(mode):
+    class Slow(Memory):
+        ended = ()
+
+        def transfer_ended(self, request, result):
+            time.sleep(0.1)
+            self.ended = (*self.ended, result.outcome)
+
+    port = 0
+    for _ in range(3):
+        server = Server(Slow(write=True), mode=mode, port=port)
+        with server:
+            put(HOST, "f", CONTENT, port=server.port)
+            port = server.port
+        assert server.handler.ended == (Outcome.DONE,)
+
+
+def test_all_results_are_reported_before_the_stop():
+    for _ in range(20):
+        results = []
+        with Server(Memory({"f": b"1"}), report=results.append) as server:
+            _get(server, "f")
+        assert [result.outcome for result in results] == [Outcome.DONE]
+
+
+def test_the_stop_does_not_wait_long_for_transfer_ended():
+    may_end = threading.Event()
+
+    class Hanging(Memory):
+        def transfer_ended(self, request, result):
+            may_end.wait(LIMIT)
+
+    try:
+        with Server(Hanging({"f": b"1"}), drain_timeout=0.1) as server:
+            assert _get(server, "f") == b"1"
+            start = time.monotonic()
+        assert time.monotonic() - start < 5
+    finally:
+        may_end.set()
+
+
+def test_report_cannot_stop_the_server(caplog):
+    with Server(Memory({"f": b"1"}), report=lambda result: server.stop()) as server:
+        assert _get(server, "f") == b"1"
+        until(lambda: caplog.records)
+    (record,) = caplog.records
+    assert isinstance(record.exc_info[1], RuntimeError)
+    with pytest.raises(RuntimeError, match="does not run"):
+        _ = server.port
+
+
+def test_a_task_that_is_cancelled_stops_its_server(caplog):
+    async def use(servers):
+        async with Server(Memory({"f": b"1"})) as server:
+            servers.append(server)
+            await asyncio.sleep(LIMIT)
+
+    async def cancel():
+        servers = []
+        task = asyncio.create_task(use(servers))
+        while not servers:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()  # also while it stops
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return servers[0]
+
+    server = asyncio.run(cancel())
+    until(lambda: server._embedding.address is None)
+    assert caplog.records == []
+
+
+def test_a_coroutine_ends_with_its_event_loop():
+    async def never():
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()  # it does not run
+    errors = []
+
+    def run():
+        with pytest.raises(RuntimeError, match="closed") as caught:
+            _run_in_loop(loop, never())
+        errors.append(caught)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.1)
+    loop.close()
+    thread.join(LIMIT)
+    assert len(errors) == 1
+
+
 def test_a_handler_may_pass_on_errors_of_another_server():
     with Server(Memory({"f": b"1"})) as origin:
 
@@ -373,8 +469,6 @@ def test_coroutines_of_a_handler_run_in_the_event_loop():
             await aio.put(HOST, "f", b"2", port=server.port)
             assert store.data == b"2"
             assert not await aio.exists(HOST, "none", port=server.port)
-            while len(store.ended) < 2:
-                await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(use(), LIMIT))
     assert store.ended == [("f", Outcome.DONE)] * 2

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from twisted.internet.defer import maybeDeferred
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import MemoryServer
@@ -45,7 +46,7 @@ def serve():
     def build(handler, **options):
         def make_config(report):
             resolver = HandlerResolver(
-                to_handler(handler), lambda work: work(), MemoryBudget(), **options
+                to_handler(handler), maybeDeferred, MemoryBudget(), **options
             )
             limits = OptionLimits(), RetransmitPolicy(), AdmissionLimits()
             return ServerConfig(Mounts([]), *limits, report, handler=resolver)
@@ -411,14 +412,25 @@ def test_nothing_of_an_incomplete_upload_reaches_the_destination(kind, serve, tm
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("kind", ["path", "function"])
+@pytest.mark.parametrize("kind", ["path", "function", "directory", "memory"])
 def test_an_upload_may_not_exceed_max_upload_size(kind, serve, tmp_path):
-    destination = tmp_path / "p" if kind == "path" else lambda data: pytest.fail("stored")
-    server = serve(Receiver(destination), max_upload_size=600)
+    handler = {
+        "path": Receiver(tmp_path / "p"),
+        "function": Receiver(lambda data: pytest.fail("stored")),
+        "directory": Directory(tmp_path, write=True, max_size=700),
+        "memory": Memory(write=True),
+    }[kind]
+    server = serve(handler, max_upload_size=600)
     announced = server.client().request(Wrq(b"f", b"octet", ((b"tsize", b"601"),)))
     assert announced == [ErrorPacket(3, "Disk full or allocation exceeded")]
     assert _upload(server, b"x" * 512, b"y" * 89).code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_gets_at_most_64_mib_by_default(serve, tmp_path):
+    options = ((b"tsize", b"%d" % ((64 << 20) + 1)),)
+    assert _upload(serve(Receiver([].append)), options=options).code == 3
+    assert isinstance(_upload(serve(Receiver(tmp_path / "p")), options=options), Oack)
 
 
 def test_the_handler_learns_the_end_of_a_download(serve):

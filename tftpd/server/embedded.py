@@ -10,12 +10,14 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Literal, Self, TypedDict, Unpack
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.threads import blockingCallFromThread
+from twisted.internet.task import deferLater
+from twisted.internet.threads import blockingCallFromThread, deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -43,6 +45,7 @@ _LIMITS = {
 _RETRANSMIT = {"idle_timeout", "initial_interval", "max_interval", "min_interval", "dally"}
 _SESSIONS = 200  # need 864 descriptors; a process may open 1,024 on most hosts
 _DRAIN_SECONDS = 1.0
+_LOOP_CHECK_SECONDS = 1.0
 
 RunCoroutine = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -71,10 +74,10 @@ class ServerOptions(TypedDict, total=False):
         min_interval: Shortest retransmission interval in seconds.
         max_interval: Longest retransmission interval in seconds.
         dally: Seconds in which the last ACK of an upload is repeated on request.
-        max_upload_size: Largest upload in bytes to a path, a file or a function of a handler.
-            Other handlers have limits of their own. By default there is none.
-        drain_timeout: Seconds that running transfers may continue when the server stops, by
-            default 1.
+        max_upload_size: Largest upload in bytes. By default it is 64 MiB for functions that take
+            uploads, and there is none for others.
+        drain_timeout: Seconds that running transfers, and then calls of `transfer_ended`, may
+            continue when the server stops; by default 1.
         report: Called with the `TransferResult` of each request, also of refused ones, in the
             thread of the server. It must not block.
     """
@@ -126,6 +129,7 @@ class _Embedding:
         self._make_listen(port or 1)  # raises ValueError now
         self.address: SocketAddress | None = None
         self._server: ProcessServer | None = None
+        self._resolver: HandlerResolver | None = None
 
     def start(self, reactor: Any, run_coroutine: RunCoroutine | None) -> None:
         """Bind the address and serve; called in the reactor's thread.
@@ -137,13 +141,18 @@ class _Embedding:
         address: SocketAddress = sock.getsockname()
         listen = self._make_listen(address[1])
 
+        in_thread = partial(maybeDeferred, deferToThreadPool, reactor, reactor.getThreadPool())
+
         def make_resolver(memory: MemoryBudget) -> HandlerResolver:
-            return HandlerResolver(
-                self.handler, reactor.callInThread, memory, self._max_upload_size, run_coroutine
+            self._resolver = HandlerResolver(
+                self.handler, in_thread, memory, self._max_upload_size, run_coroutine
             )
+            return self._resolver
 
         # The daemon's own lookups serve a directory; they need no thread for most files.
-        section = self.handler.section if type(self.handler) is Directory else None
+        section = None
+        if type(self.handler) is Directory and self._max_upload_size is None:
+            section = self.handler.section
         settings = Settings.model_construct(
             listen=[listen],
             directories=[section] if section else [],
@@ -154,22 +163,37 @@ class _Embedding:
         server = ProcessServer(
             reactor, self._on_result, make_handler=make_handler, is_embedded=True
         )
-        server.serve(settings, [(sock, listen)])
+        try:
+            server.serve(settings, [(sock, listen)])
+        except BaseException:
+            server.stop()
+            sock.close()
+            raise
         self._server, self.address = server, address
 
     def stop(self, reactor: Any) -> "Deferred[None]":
         """Accept no more requests, wait for running transfers, and close all sockets."""
         server, self._server, self.address = self._server, None, None
+        resolver, self._resolver = self._resolver, None
         if server is None:
             return succeed(None)
 
-        def end(result: object) -> None:
+        def end(result: object) -> "Deferred[None]":
             server.stop()
             if isinstance(result, Failure):
                 result.trap(DeferredTimeout)
+            if resolver is None:
+                return succeed(None)
+            ended = resolver.calls_ended().addTimeout(self._drain_seconds, reactor)
+            return ended.addErrback(ignore_timeout)
+
+        def ignore_timeout(failure: Failure) -> None:
+            failure.trap(DeferredTimeout)
 
         drained = server.drain()
-        return drained.addTimeout(self._drain_seconds, reactor).addBoth(end)
+        drained.addTimeout(self._drain_seconds, reactor)
+        # A transfer fires it before its result is reported, in the same turn of the reactor.
+        return drained.addBoth(lambda result: deferLater(reactor, 0, end, result))
 
     def _make_listen(self, port: int) -> ListenSection:
         return validate(ListenSection, address=self._host, port=port, mode=self._mode)
@@ -252,7 +276,8 @@ class Server:
     def stop(self) -> None:
         """Accept no more requests, wait for running transfers for `drain_timeout`, and stop.
 
-        Transfers that still run end with an ERROR. A server that does not run stays as it is, and
+        Transfers that still run end with an ERROR. Then the calls of `transfer_ended` have the same
+        time. A server that does not run stays as it is, and
         so does the server of a parent process after a fork.
         """
         self._stop().result()
@@ -265,12 +290,7 @@ class Server:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-
-        def run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-
-        self._start(run_coroutine)
+        self._start(partial(_run_in_loop, asyncio.get_running_loop()))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -284,13 +304,32 @@ class Server:
         self._pid = os.getpid()
 
     def _stop(self) -> "Future[None]":
-        pid, self._pid = self._pid, 0
-        if pid != os.getpid():
+        if self._pid != os.getpid():
             stopped: Future[None] = Future()
             stopped.set_result(None)
             return stopped
         thread = reactor_thread()
-        return thread.submit(lambda: self._embedding.stop(thread.reactor))
+        stopping: Future[None] = thread.submit(lambda: self._embedding.stop(thread.reactor))
+        self._pid = 0
+        return stopping
+
+
+def _run_in_loop(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine in the loop of another thread, and wait for its result.
+
+    Raises:
+        RuntimeError: The loop is closed.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    while True:
+        try:
+            return future.result(_LOOP_CHECK_SECONDS)
+        except TimeoutError:
+            if future.done():  # the coroutine itself raised it
+                raise
+            if loop.is_closed():  # the future will never have a result
+                coroutine.close()
+                raise RuntimeError("the event loop is closed") from None
 
 
 class ServerService(Service):

@@ -9,7 +9,7 @@ The methods of a handler may block: they run in the threads of the lookups, at m
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import iscoroutine
 from pathlib import Path
@@ -18,6 +18,7 @@ from threading import Lock
 from typing import IO, Any, BinaryIO, Literal, TypeVar
 
 from pydantic import ValidationError
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger, LogLevel
 
 from tftpd.access.client import ClientIdentity
@@ -61,12 +62,14 @@ from tftpd.storage.upload import ReceivedFile, Upload
 
 _READ_BYTES = 64 << 10  # of an open file at a time
 _MAX_TEXT_CHARS = 128  # of an ERROR
-_DEFAULT_MAX_BYTES = 64 << 20  # of the uploads in a `Memory`
+_DEFAULT_MAX_BYTES = 64 << 20  # of an upload to a function, and of all in a `Memory`
 
 T = TypeVar("T")
 Section = TypeVar("Section", bound=ConfigModel)
 
 _log = Logger()
+
+_NO_THREAD = "transfer_ended was not called: no thread could be started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,7 @@ class Directory(Handler):
         def open_upload() -> ReceivedFile:
             name, client = RequestName(request.filename), ClientIdentity(request.client)
             grants = self._resolver.mounts.authorize_write(name.name, client)
+            grants = [_limit_size(grant, request._environment.max_upload_size) for grant in grants]
             options = TransferOptions(request.mode)
             write = ResolvedWrite(name, grants, options, request.size)
             return write.open({}, self._resolver, blocking=True)
@@ -412,7 +416,7 @@ class HandlerResolver:
     def __init__(
         self,
         handler: Handler,
-        in_thread: Callable[[Callable[[], object]], object],
+        in_thread: Callable[[Callable[[], None]], "Deferred[None]"],
         memory: MemoryBudget,
         max_upload_size: int | None = None,
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
@@ -428,6 +432,7 @@ class HandlerResolver:
         """
         self._handler = handler
         self._in_thread = in_thread
+        self._calls: set[Deferred[None]] = set()  # of `transfer_ended`, in threads
         self._environment = _Environment(memory, max_upload_size, run_coroutine)
 
     def resolve_read(
@@ -490,9 +495,16 @@ class HandlerResolver:
                 _log_error(request, "transfer_ended")
 
         def on_end(result: TransferResult) -> None:
-            self._in_thread(partial(call_handler, result))
+            call = self._in_thread(partial(call_handler, result))
+            self._calls.add(call)
+            call.addErrback(lambda failure: _log.failure(_NO_THREAD, failure, LogLevel.error))
+            call.addBoth(lambda _: self._calls.discard(call))
 
         return on_end
+
+    def calls_ended(self) -> "Deferred[None]":
+        """Return a Deferred that fires when no call of `transfer_ended` runs."""
+        return DeferredList(list(self._calls)).addCallback(lambda _: None)
 
 
 _ANY_NAME = Mounts([Mount((), ())])
@@ -500,6 +512,15 @@ _ANY_NAME = Mounts([Mount((), ())])
 
 def _to_text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
+
+
+def _limit_size(grant: Grant[WritePolicy], max_size: int | None) -> Grant[WritePolicy]:
+    """Return a grant for files of at most `max_size` bytes."""
+    if max_size is None:
+        return grant
+    own = grant.policy.max_size
+    max_size = max_size if own is None else min(own, max_size)
+    return replace(grant, policy=replace(grant.policy, max_size=max_size))
 
 
 def _render_nothing(template: Grant[ReadPolicy], name: RequestName, opened: FileLike) -> FileLike:
@@ -647,9 +668,14 @@ def _open_destination(handler: Handler, request: ServerRequest) -> ReceivedFile:
         upload = _with_server_errors(open_upload)
     elif hasattr(destination, "write"):
         store = partial(_call_guarded, request, partial(_copy, to=destination))
-        upload = _collect(request, store, partial(_call_guarded, request, destination.close))
+        close = partial(_call_guarded, request, destination.close)
+        upload = _collect(request, environment.max_upload_size, store, close)
     elif callable(destination):
-        upload = _collect(request, partial(_pass_content, request, destination), lambda: None)
+        # The whole content is in memory at the end.
+        is_default = environment.max_upload_size is None
+        max_size = _DEFAULT_MAX_BYTES if is_default else environment.max_upload_size
+        store = partial(_pass_content, request, destination)
+        upload = _collect(request, max_size, store, lambda: None)
     else:
         raise TypeError(f"expected a pathlib.Path, a binary file or a function: {destination!r}")
     request._handler = request._handler or handler
@@ -665,13 +691,15 @@ def _open_upload(grant: Grant[WritePolicy], request: ServerRequest) -> Upload:
 
 
 def _collect(
-    request: ServerRequest, store: Callable[[IO[bytes]], None], close: Callable[[], object]
+    request: ServerRequest,
+    max_size: int | None,
+    store: Callable[[IO[bytes]], None],
+    close: Callable[[], object],
 ) -> CollectedUpload:
     is_netascii = request.mode is Mode.NETASCII
-    max_size = request._environment.max_upload_size
     if max_size is not None and request.size is not None and request.size > max_size:
         close()
-        raise DiskFull(f"{request.size} bytes are more than max_upload_size ({max_size})")
+        raise DiskFull(f"{request.size} bytes are more than {max_size}")
     return CollectedUpload(request.size, is_netascii, max_size, store, close)
 
 

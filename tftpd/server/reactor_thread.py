@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, current_thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -41,12 +41,20 @@ class ReactorThread:
         started = Event()
         self.reactor.callWhenRunning(started.set)
         run = partial(self.reactor.run, installSignalHandlers=False)
-        Thread(target=run, name="tftpd", daemon=True).start()
+        self._thread = Thread(target=run, name="tftpd", daemon=True)
+        self._thread.start()
         started.wait()
 
     def submit(self, function: Callable[[], "T | Deferred[T]"]) -> "Future[T]":
-        """Call a function in the thread of the reactor; return the future of its result."""
+        """Call a function in the thread of the reactor; return the future of its result.
+
+        Raises:
+            RuntimeError: This is the thread of the reactor, which would wait for itself.
+        """
+        if current_thread() is self._thread:
+            raise RuntimeError("a server cannot be started or stopped in its own thread")
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()  # from now on nobody can cancel it
 
         def fail(failure: Failure) -> None:
             future.set_exception(failure.value)
