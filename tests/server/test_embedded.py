@@ -228,12 +228,27 @@ def test_the_stop_waits_for_transfer_ended_and_frees_the_port(mode):
         assert server.handler.ended == (Outcome.DONE,)
 
 
-def test_all_results_are_reported_before_the_stop():
-    for _ in range(20):
-        results = []
-        with Server(Memory({"f": b"1"}), report=results.append) as server:
-            _get(server, "f")
-        assert [result.outcome for result in results] == [Outcome.DONE]
+def test_the_stop_waits_for_the_last_ack_and_its_result():
+    results, ended = [], []
+
+    class Slow(Memory):
+        def transfer_ended(self, request, result):
+            time.sleep(0.1)
+            ended.append(result.outcome)
+
+    server = Server(Slow({"f": b"1"}), report=results.append, drain_timeout=LIMIT)
+    server.start()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(LIMIT)
+        client.sendto(b"\0\1f\0octet\0", (HOST, server.port))
+        datagram, tid = client.recvfrom(600)
+        assert datagram == b"\0\3\0\0011"
+        stop = threading.Thread(target=server.stop)
+        stop.start()
+        until(lambda: server._embedding.address is None)
+        client.sendto(b"\0\4\0\1", tid)
+        stop.join(LIMIT)
+    assert [result.outcome for result in results] == ended == [Outcome.DONE]
 
 
 def test_the_stop_does_not_wait_long_for_transfer_ended():
