@@ -71,7 +71,7 @@ def load(text: str, directory: Path) -> Settings:
     (directory / "etc/tftpd/webhook.secret").write_text("a secret of the user\n")
     (directory / "etc/tftpd/webhook.secret").chmod(0o600)
     (directory / "opt/tftpd-events").mkdir(parents=True, exist_ok=True)
-    for file in ("notify-mail", "notify"):
+    for file in ("notify-mail", "notify", "commit-upload"):
         (directory / "opt/tftpd-events" / file).touch(mode=0o755)
     file = directory / "tftpd.yaml"
     file.write_text(text)

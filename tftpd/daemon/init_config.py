@@ -61,7 +61,8 @@ _PURPOSES = {
     read: false                # true: devices may read what they stored
     write:
       create: true
-      overwrite: false         # an existing name gets ERROR 6
+      overwrite: true          # false: an existing name gets ERROR 6
+      keep: 10                 # versions of each file that is written again, in .versions
       max_size: 16MiB          # of one file
       quota: 10GiB             # of all files together
       min_free: 1GiB           # of the file system
