@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.fallbacks import MAX_CANDIDATES, MAX_REPAIRED_BYTES, Fallback, FallbackChain, fold
+from tftpd.access.fallbacks import (
+    MAX_CANDIDATES,
+    MAX_REPAIRED_BYTES,
+    Fallback,
+    FallbackChain,
+    LastReads,
+    fold,
+)
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.paths import PARENT, RequestName, split_name
 from tftpd.access.rewrite import NameRules
@@ -18,8 +25,8 @@ from tftpd.protocol.errors import RequestRefused
 
 ANY = ClientIdentity(ip_address("192.0.2.7"))
 
-DRIVE, TRAILING, PREFIX, CASE = Fallback
-CHAIN = FallbackChain((), ((b"boot",), (b"srv", b"tftp")))
+DRIVE, TRAILING, PREFIX, CASE, SIBLING, DEFAULT_LOADER = Fallback
+CHAIN = FallbackChain((), ((b"boot",), (b"srv", b"tftp")), ((b"grubx64.efi",), (b"l", b"e")))
 
 
 def candidate_names(name, *fallbacks):
@@ -50,6 +57,63 @@ def candidate_names(name, *fallbacks):
 )  # fmt: skip
 def test_a_fallback_derives_names(fallback, name, derived):
     assert candidate_names(name, fallback) == derived
+
+
+@pytest.mark.parametrize(
+    ("name", "last_read", "derived"),
+    [
+        (b"grubx64.efi", b"/X\\BOOTX64.EFI", [b"X/grubx64.efi"]),
+        (b"\\grubx64.efi", b"efi/debian/shimx64.efi", [b"efi/debian/grubx64.efi"]),
+        (b"oader/revocations.efi", b"loader/shimx64.efi", [b"loader/revocations.efi"]),
+        (b"debian/grubx64.efi", b"efi/debian/shimx64.efi", [b"efi/debian/grubx64.efi"]),
+        (b"loader/x", b"loader/shimx64.efi", []),
+        (b"other/x", b"loader/shimx64.efi", []),
+        (b"x", b"shimx64.efi", []),
+        (b"x", b"", []),
+        (b"/", b"X/BOOTX64.EFI", []),
+    ],
+)
+def test_a_name_is_searched_beside_the_last_read(name, last_read, derived):
+    found = CHAIN.candidates(name, (SIBLING,), last_read)
+    assert [candidate.name for candidate in found] == derived
+
+
+@pytest.mark.parametrize(
+    ("name", "derived"),
+    [
+        (b"dir/\xffOnboard", [b"dir/grubx64.efi", b"dir/l/e"]),
+        (b"\xffa/b", [b"grubx64.efi", b"l/e"]),
+        (b"a/\x01", [b"a/grubx64.efi", b"a/l/e"]),
+        ("目录/文件".encode(), []),
+        (b"dir/a b", []),
+        (b"", []),
+    ],
+)
+def test_the_default_loader_replaces_what_is_not_printable(name, derived):
+    assert candidate_names(name, DEFAULT_LOADER) == derived
+
+
+def test_a_name_without_directory_and_text_gives_the_loader_beside_the_last_read():
+    found = CHAIN.candidates(b"\xffOnboard", (SIBLING, DEFAULT_LOADER), b"X/BOOTX64.EFI")
+    assert b"X/grubx64.efi" in [candidate.name for candidate in found]
+
+
+def test_last_reads_are_forgotten():
+    now = 1.0
+    reads = LastReads(lambda: now)
+    assert reads.find(ANY.address) == b""
+    reads.note(ANY.address, b"X/a")
+    reads.note(ANY.address, b"X/" + b"a" * MAX_REPAIRED_BYTES)
+    now += LastReads.MAX_AGE_SECONDS - 1
+    assert reads.find(ANY.address) == b"X/a"
+    now += 1
+    assert reads.find(ANY.address) == b""
+    reads.note(ANY.address, b"X/b")
+    for number in range(LastReads.MAX_CLIENTS - 1):
+        reads.note(ip_address(number), b"a")
+    assert reads.find(ANY.address) == b"X/b"
+    reads.note(ip_address("192.0.2.8"), b"a")
+    assert reads.find(ANY.address) == b""
 
 
 def test_a_name_longer_than_the_maximum_has_no_candidates():
@@ -91,17 +155,22 @@ _HOSTILE = st.lists(
     ),
     max_size=9,
 ).map(b"".join)
-_EVERY = FallbackChain(tuple(Fallback), ((b"boot",), (b"in", b"deep")))
+_EVERY = FallbackChain(
+    tuple(Fallback), ((b"boot",), (b"in", b"deep")), ((b"loader",), (b"in", b"loader"))
+)
+
+
+_NAMES = _HOSTILE.filter(lambda name: b"\0" not in name)
 
 
 @pytest.mark.check
 @settings(deadline=None)  # the first example loads encodings
-@given(_HOSTILE.filter(lambda name: b"\0" not in name))
-def test_no_candidate_leaves_its_mount_or_has_a_nul(name):
+@given(_NAMES, _NAMES)
+def test_no_candidate_leaves_its_mount_or_has_a_nul(name, last_read):
     root = Mounts(
         [Mount((b"in",), (Root(Path("/srv/in")),))], NameRules((), _EVERY, get_args(Encoding))
     )
-    candidates = list(_EVERY.candidates(name, root.fallbacks))
+    candidates = list(_EVERY.candidates(name, root.fallbacks, last_read))
     assert len(candidates) <= MAX_CANDIDATES
     assert name not in [candidate.name for candidate in candidates if not candidate.ignores_case]
     assert len({(candidate.name, candidate.ignores_case) for candidate in candidates}) == len(
@@ -165,9 +234,10 @@ def test_a_directory_may_replace_the_fallbacks_of_the_server():
     )
 
 
-def test_the_defaults_have_no_fallbacks_and_two_prefixes():
+def test_the_defaults_have_no_fallbacks_two_prefixes_and_two_loaders():
     rules = NamesSection().build_rules([])
-    assert rules == NameRules((), FallbackChain((), ((b"boot",), (b"tftpboot",))), ())
+    loaders = ((b"grubx64.efi",), (b"grubaa64.efi",))
+    assert rules == NameRules((), FallbackChain((), ((b"boot",), (b"tftpboot",)), loaders), ())
 
 
 def test_a_candidate_records_the_fallbacks_for_the_log():

@@ -40,6 +40,14 @@ def test_a_boot_fails_without_its_name_fallbacks(tmp_path, key):
     assert [transfer.failure for transfer in boot.failed] == ["ERROR 1 File not found"]
 
 
+def test_shim_gets_no_second_stage_without_its_name_fallbacks(tmp_path):
+    family = load_family(FAMILIES / "shim-wrong-names.yaml")
+    strict = replace(family, settings={})
+    create_tree(strict, tmp_path)
+    boot = Boot(strict, tmp_path)
+    assert [transfer.failure for transfer in boot.failed][:1] == ["ERROR 1 File not found"]
+
+
 def test_an_invalid_line_of_a_trace_is_an_error():
     with pytest.raises(ValueError, match="invalid line of a trace: 69 = RRQ"):
         parse_line("69 = RRQ")

@@ -445,6 +445,22 @@ def test_the_number_of_rewrite_rules_is_limited(write_config):
     assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (MINIMAL + "names: {fallbacks: [drive, sibling]}\n", "t.yaml:3: names.fallbacks: "),
+        ("directories:\n  - root: srv\n    read: true\n    fallbacks: [sibling]\n",
+         "t.yaml:4: directories[0].fallbacks: "),
+    ],
+)  # fmt: skip
+def test_the_last_read_is_not_known_to_several_workers(write_config, text, problem):
+    load_settings(write_config(text))
+    with pytest.raises(ConfigError) as error:
+        load_settings(write_config(f"{text}workers: 2\n"))
+    reason = 'the fallback "sibling" needs "workers: 1": a worker knows only its own reads'
+    assert str(error.value) == problem + reason
+
+
 def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
     settings = load_settings(
         write_config(
@@ -454,7 +470,8 @@ def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
             "names: {fallbacks: [case, drive], encodings: [utf-8, big5], prefixes: [\\a/b]}\n"
         )
     )
-    chain = FallbackChain((Fallback.CASE, Fallback.DRIVE), ((b"a", b"b"),))
+    loaders = ((b"grubx64.efi",), (b"grubaa64.efi",))
+    chain = FallbackChain((Fallback.CASE, Fallback.DRIVE), ((b"a", b"b"),), loaders)
     assert settings.build_name_rules() == NameRules((), chain, ("big5",))
     assert [mount.fallbacks for mount in settings.build_mounts()] == [None, (Fallback.CASE,)]
 
@@ -463,11 +480,12 @@ def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
     ("names", "problem"),
     [
         ("{fallbacks: [drives]}", ".fallbacks[0]: expected one of drive, trailing, prefix, "
-         'case, got "drives", did you mean "drive"?'),
+         'case, sibling, default_loader, got "drives", did you mean "drive"?'),
         ("{fallbacks: [drive, encoding]}", '.fallbacks[1]: "encoding" is not a fallback: use '
          "names.encodings"),
         ("{encodings: [utf-16]}", '.encodings[0]: expected one of utf-8, latin-1, '),
-        ("{prefixes: [/]}", ".prefixes: the prefix / has no effect"),
+        ("{prefixes: [/]}", ".prefixes: / is not the name of a file or directory"),
+        ("{default_loaders: [/]}", ".default_loaders: / is not the name of a file or directory"),
         ("{prefixes: [../x]}", '.prefixes[0]: expected a path without .., got "../x"'),
         ("{fallbacks: case}", '.fallbacks: expected a list, got "case"'),
     ],

@@ -302,6 +302,21 @@ def test_each_name_that_was_tried_is_shown(config):
     assert tried[-1] == {"name": "loose/seven", "steps": steps, "reason": ""}
 
 
+def test_the_file_that_was_read_before_is_an_option(tmp_path, capsys):
+    (tmp_path / "t.yaml").write_text(
+        "directories: [{root: root, read: true}]\nnames: {fallbacks: [sibling, default_loader]}\n"
+    )
+    (tmp_path / "root/X").mkdir(parents=True)
+    (tmp_path / "root/X/grubx64.efi").write_bytes(b"x")
+    command = ["explain", "-c", str(tmp_path / "t.yaml"), "--client", "192.0.2.7"]
+    assert main([*command, "grubx64.efi"]) == 1
+    capsys.readouterr()
+    assert main([*command, "--after", "X/BOOTX64.EFI", "grubx64.efi"]) == 0
+    assert "name       X/grubx64.efi, by sibling: is served\n" in capsys.readouterr().out
+    assert main([*command, "X/\udcffOnboard"]) == 0
+    assert "X/grubx64.efi, by default_loader: is served\n" in capsys.readouterr().out
+
+
 def test_the_target_of_followed_links_is_shown(config):
     explanation = explain(config, Rrq(b"follow/abroad/secret", b"octet"), "192.0.2.7")
     root = Path(config.settings.directories[0].root[0])

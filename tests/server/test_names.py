@@ -230,6 +230,55 @@ def test_a_directory_may_have_its_own_fallbacks(root):
     assert served == [(b"seven\xff", b"seven"), (b"LOOSE/SEVEN", b"loose/seven")]
 
 
+def test_a_name_without_its_directory_is_found_beside_the_last_read(offer, root):
+    (root / "in" / "shim").write_bytes(b"shim")
+    (root / "in" / "second").write_bytes(b"second")
+    server = _with_fallbacks(offer, Fallback.SIBLING)
+    refused = [ErrorPacket(1, "File not found")]
+    first = server.client("192.0.2.7")
+    assert first.request(Rrq(b"second", b"octet")) == refused
+    assert first.request(Rrq(b"in/shim", b"octet")) == [Data(1, b"shim")]
+    first.send(Ack(1))
+    # The refusal of the same name was kept for another last read.
+    again = server.client("192.0.2.7")
+    assert again.request(Rrq(b"second", b"octet")) == [Data(1, b"second")]
+    again.send(Ack(1))
+    assert server.client("192.0.2.8").request(Rrq(b"second", b"octet")) == refused
+    assert server.reports[2].resolution_steps == ("sibling",)
+
+
+def test_no_read_is_kept_without_the_fallback():
+    assert FileResolver(Mounts([])).last_reads is None
+
+
+def test_a_name_that_is_not_printable_gets_the_default_loader(offer, root):
+    (root / "in" / "grubx64.efi").write_bytes(b"grub")
+    chain = FallbackChain((Fallback.DEFAULT_LOADER,), (), ((b"grubx64.efi",),))
+    server = _naming(offer, NameRules(fallbacks=chain))
+    client = server.client()
+    assert client.request(Rrq(b"in/\xffOnboard", b"octet")) == [Data(1, b"grub")]
+    client.send(Ack(1))
+    assert server.reports[0].resolution_steps == ("default_loader",)
+    assert server.client().request(Rrq(b"in/Onboard", b"octet")) == [
+        ErrorPacket(1, "File not found")
+    ]
+
+
+def test_a_sibling_in_a_directory_without_the_fallback_is_not_served(root):
+    (root / "in" / "second").write_bytes(b"second")
+    mounts = Mounts(
+        [
+            Mount((), (Root(root),), read=ReadPolicy(), fallbacks=(Fallback.SIBLING,)),
+            Mount((b"in",), (Root(root / "in"),), read=ReadPolicy(), fallbacks=()),
+        ],
+    )
+    resolver = FileResolver(mounts)
+    client = ClientIdentity(ip_address("192.0.2.7"))
+    resolver.last_reads.note(client.address, b"in/shim")
+    with pytest.raises(RequestRefused):
+        resolver.resolve(RequestName(b"second"), client, None, blocking=True)
+
+
 def test_a_name_that_is_found_causes_no_other_lookup(offer, root, monkeypatch):
     def never(*_):
         raise AssertionError("a fallback was tried")

@@ -253,7 +253,7 @@ def test_resolved_names_are_counted_and_shown(tmp_path):
         page.running.awaited(4)
         status = page.status()
         found = {"drive": 1, "trailing": 0, "encoding": 0, "prefix": 0, "case": 2}
-        found |= {"rewrite": 0, "template": 0}
+        found |= {"sibling": 0, "default_loader": 0, "rewrite": 0, "template": 0}
         assert status["resolved_names"] == found
         assert [(one["served_name"], one["resolution_steps"]) for one in status["ended"]] == [
             (None, []),

@@ -5,11 +5,15 @@ system. Each fallback repairs one of these faults. It works on the requested nam
 the results of the fallbacks before it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from threading import Lock
 
 from tftpd.access.paths import Name, RequestName, split_name
+from tftpd.access.policy import Address
 
 MAX_CANDIDATES = 64
 """Largest number of names that are tried for one request, besides the requested one."""
@@ -25,6 +29,8 @@ class Fallback(StrEnum):
     TRAILING = "trailing"  # 0xFF, spaces and control characters after the name
     PREFIX = "prefix"  # a prefix such as /boot is missing or superfluous
     CASE = "case"  # upper and lower case differ; needs directory listings
+    SIBLING = "sibling"  # the beginning of the directory is missing; needs the last read
+    DEFAULT_LOADER = "default_loader"  # the end of the name is not printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +54,31 @@ class FallbackChain:
     Attributes:
         fallbacks: The fallbacks.
         prefixes: Prefixes for `Fallback.PREFIX`.
+        loaders: Names for `Fallback.DEFAULT_LOADER`.
     """
 
     fallbacks: tuple[Fallback, ...] = ()
     prefixes: tuple[Name, ...] = ()
+    loaders: tuple[Name, ...] = ()
 
-    def candidates(self, name: bytes, fallbacks: Iterable[Fallback]) -> Iterator[Candidate]:
+    def candidates(
+        self, name: bytes, fallbacks: Iterable[Fallback], last_read: bytes = b""
+    ) -> Iterator[Candidate]:
         """Yield the names that `fallbacks` derive from `name`.
 
         Each name appears once; at most MAX_CANDIDATES names are produced.
+
+        Args:
+            name: The requested name.
+            fallbacks: The fallbacks, in the order in which they are tried.
+            last_read: Name of the file that the client has read last; empty if unknown.
         """
         if len(name) > MAX_REPAIRED_BYTES:
             return
         found = {(name, False): Candidate(name)}
         for fallback in fallbacks:
             for candidate in tuple(found.values()):
-                for derived in self._apply(candidate, fallback):
+                for derived in self._apply(candidate, fallback, last_read):
                     key = (derived.name, derived.ignores_case)
                     if key in found or not derived.name:
                         continue
@@ -72,13 +87,15 @@ class FallbackChain:
                     found[key] = derived
                     yield derived
 
-    def _apply(self, candidate: Candidate, fallback: Fallback) -> Iterator[Candidate]:
+    def _apply(
+        self, candidate: Candidate, fallback: Fallback, last_read: bytes
+    ) -> Iterator[Candidate]:
         steps = (*candidate.fallbacks, fallback)
         ignores_case = candidate.ignores_case or fallback is Fallback.CASE
-        for name in self._repair(candidate.name, fallback):
+        for name in self._repair(candidate.name, fallback, last_read):
             yield Candidate(name, steps, ignores_case)
 
-    def _repair(self, name: bytes, fallback: Fallback) -> Iterable[bytes]:
+    def _repair(self, name: bytes, fallback: Fallback, last_read: bytes) -> Iterable[bytes]:
         match fallback:
             case Fallback.DRIVE:
                 return _without_drive(name)
@@ -86,12 +103,52 @@ class FallbackChain:
                 return _without_junk(name)
             case Fallback.PREFIX:
                 return _prefixed(name, self.prefixes)
+            case Fallback.SIBLING:
+                return _beside(name, last_read)
+            case Fallback.DEFAULT_LOADER:
+                return _with_loader(name, self.loaders)
             case _:
                 return (name,)  # CASE: the lookup ignores upper and lower case
 
 
 NO_FALLBACKS = FallbackChain()
 """Only the requested name is tried."""
+
+
+class LastReads:
+    """Names of the files that clients have read last, for `Fallback.SIBLING`.
+
+    The names of the clients that read before all others are forgotten first. Lookups in threads
+    use the same object.
+    """
+
+    MAX_CLIENTS = 4096
+    MAX_AGE_SECONDS = 300.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._names: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def note(self, client: Address, name: bytes) -> None:
+        """Keep the name of a file that a client reads. A name that is never repaired is not kept.
+
+        Args:
+            client: Address of the client.
+            name: Name of the file in the mounts.
+        """
+        if len(name) > MAX_REPAIRED_BYTES:
+            return
+        with self._lock:
+            self._names[client] = name, self._clock()
+            self._names.move_to_end(client)
+            if len(self._names) > self.MAX_CLIENTS:
+                self._names.popitem(last=False)
+
+    def find(self, client: Address) -> bytes:
+        """Return the name that a client has read last; empty if it is unknown or too old."""
+        name, noted = self._names.get(client, (b"", 0.0))
+        return name if self._clock() - noted < self.MAX_AGE_SECONDS else b""
 
 
 def fold(name: bytes) -> bytes:
@@ -132,3 +189,24 @@ def _prefixed(name: bytes, prefixes: Sequence[Name]) -> Iterator[bytes]:
     for prefix in prefixes:
         if prefix not in matching:
             yield b"/".join((*prefix, *parts))
+
+
+def _beside(name: bytes, last_read: bytes) -> Iterator[bytes]:
+    """Yield the name in the directory of `last_read`, if that ends with the name's directory.
+
+    Loaders lose the beginning of the directory that they were loaded from, or its first letter.
+    """
+    parts, directory = split_name(name), b"/".join(split_name(last_read)[:-1])
+    own = b"/".join(parts[:-1])
+    if parts and directory != own and directory.endswith(own):
+        yield directory + b"/" + parts[-1]
+
+
+def _with_loader(name: bytes, loaders: Sequence[Name]) -> Iterator[bytes]:
+    """Yield the loaders in the place of the first component that is not printable text."""
+    parts = split_name(name)
+    for index, part in enumerate(parts):
+        if not part.decode("utf-8", "replace").replace("\ufffd", "\0").isprintable():
+            for loader in loaders:
+                yield b"/".join((*parts[:index], *loader))
+            return

@@ -48,7 +48,8 @@ class NamesSection(ConfigModel):
     fallbacks: tuple[FallbackName, ...] = ()
     """Fallbacks, tried in this order, also on the result of earlier ones.
 
-    They remove a drive (C:), remove trailing garbage, add or remove a prefix, and ignore case.
+    They remove a drive (C:), remove trailing garbage, add or remove a prefix, ignore case, look
+    beside the file that the client has read last, and replace an unprintable name by a loader.
     """
 
     encodings: tuple[Encoding, ...] = ()
@@ -62,6 +63,12 @@ class NamesSection(ConfigModel):
     )
     """Prefixes that are added or removed."""
 
+    default_loaders: tuple[Prefix, ...] = Field(
+        default=((b"grubx64.efi",), (b"grubaa64.efi",)),
+        json_schema_extra={"default": ["grubx64.efi", "grubaa64.efi"]},
+    )
+    """Files for names that are not printable; the first one that exists is served."""
+
     @field_validator("encodings")
     @classmethod
     def _import_codecs(cls, encodings: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,17 +77,17 @@ class NamesSection(ConfigModel):
             codecs.lookup(encoding)
         return encodings
 
-    @field_validator("prefixes")
+    @field_validator("prefixes", "default_loaders")
     @classmethod
-    def _are_some(cls, prefixes: tuple[Name, ...]) -> tuple[Name, ...]:
-        if () in prefixes:
-            raise InvalidCombination("the prefix / has no effect")
-        return prefixes
+    def _are_some(cls, names: tuple[Name, ...]) -> tuple[Name, ...]:
+        if () in names:
+            raise InvalidCombination("/ is not the name of a file or directory")
+        return names
 
     def build_rules(self, rewrite: Iterable[RewriteRule]) -> NameRules:
         """Build the access.NameRules that this section and the rewrite rules describe."""
         encodings = tuple(name for name in self.encodings if codecs.lookup(name).name != "utf-8")
-        chain = FallbackChain(self.fallbacks, self.prefixes)
+        chain = FallbackChain(self.fallbacks, self.prefixes, self.default_loaders)
         return NameRules(tuple(rewrite), chain, encodings)
 
 

@@ -132,6 +132,8 @@ def _add_explain(commands: Any) -> None:
     add("--to", type=_address, metavar="ADDRESS", help="the request's destination address")
     help_text = "the client's MAC address (default: from this host's neighbour table)"
     add("--mac", type=_mac, metavar="MAC", help=help_text)
+    help_text = "the file that the client has read before, for the fallback sibling"
+    add("--after", type=os.fsencode, default=b"", metavar="NAME", help=help_text)
     add("--mode", default="octet", help="octet (the default) or netascii")
     help_text = "an option of the request, such as blksize=1468; may be repeated"
     add("--option", action="append", default=[], type=_option, metavar="NAME=VALUE", help=help_text)

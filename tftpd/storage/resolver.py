@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.fallbacks import Candidate
+from tftpd.access.fallbacks import Candidate, Fallback, LastReads
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
 from tftpd.access.origins import OriginRoot, object_key
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
@@ -69,6 +69,7 @@ class FileResolver:
         self.origins = origins or NoOrigins()
         self.cache = DentryCache()
         self.negative_cache = NegativeCache(self.cache)
+        self.last_reads = LastReads() if Fallback.SIBLING in mounts.fallbacks else None
 
     def resolve(
         self,
@@ -99,9 +100,12 @@ class FileResolver:
         if not blocking and on_name is None:
             file = self._open_cached(name, client)
             if file is not None:
+                if self.last_reads is not None:
+                    self.last_reads.note(client.address, file.name.name)
                 return file
+        last_read = b"" if self.last_reads is None else self.last_reads.find(client.address)
         # Everything that a refusal depends on, except for the disk.
-        key: tuple[Hashable, ...] = (name.name, name.steps)
+        key: tuple[Hashable, ...] = (name.name, name.steps, last_read)
         if self.mounts.per_client:
             key = (*key, client.address, client.mac if self.mounts.needs_mac else None)
         cached = None if on_name else self.negative_cache.get(key, blocking)
@@ -109,14 +113,25 @@ class FileResolver:
             raise cached
         observer = on_name or _ignore_name
         search = _Search(
-            self.mounts, self.cache, self.origins, name, client, render, blocking, observer
+            self.mounts,
+            self.cache,
+            self.origins,
+            name,
+            client,
+            render,
+            blocking,
+            observer,
+            last_read,
         )
         try:
-            return search.run()
+            file = search.run()
         except RequestRefused as refused:
             if search.all_missing and len(name.name) <= MAX_CACHED_NAME_BYTES:
                 self.negative_cache.put(key, refused, search.stamps)
             raise
+        if self.last_reads is not None:
+            self.last_reads.note(client.address, file.name.name)
+        return file
 
     def _open_cached(self, name: RequestName, client: ClientIdentity) -> ResolvedFile | None:
         """Open the file below its first root if all that it needs is in memory.
@@ -139,6 +154,7 @@ class _Search:
     """One search, with the state that it collects.
 
     Attributes:
+        last_read: Name of the file that the client has read last; empty if unknown.
         all_missing: No name was refused for another reason than that it does not exist.
     """
 
@@ -150,6 +166,7 @@ class _Search:
     render: RenderFile
     blocking: bool
     on_name: OnName
+    last_read: bytes
     budget: ScanBudget = field(default_factory=ScanBudget)
     lookups: int = 0
     stamps: list[DirectoryStamp | None] = field(default_factory=list)
@@ -170,7 +187,8 @@ class _Search:
         refusals = [first]
         tried: list[tuple[RequestName, str]] = []
         chain = self.mounts.name_rules.fallbacks
-        for candidate in chain.candidates(requested.name, self.mounts.fallbacks):
+        fallbacks = self.mounts.fallbacks
+        for candidate in chain.candidates(requested.name, fallbacks, self.last_read):
             if self.lookups >= _MAX_LOOKUPS:
                 break
             name = candidate.to_request_name(requested)

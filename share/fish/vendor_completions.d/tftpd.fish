@@ -48,7 +48,7 @@ function _shtab_tftpd_using
 end
 
 set -g _shtab_tftpd_commands run init check explain import-map dhcp-config schema install-units
-set -g _shtab_tftpd_opts_with_value --address --client --clients --config --mac --mode --networks --option --output --port --prefix --root --to --user -c -o
+set -g _shtab_tftpd_opts_with_value --address --after --client --clients --config --mac --mode --networks --option --output --port --prefix --root --to --user -c -o
 
 complete -c tftpd -e
 complete -c tftpd -f
@@ -84,6 +84,7 @@ complete -c tftpd -n '_shtab_tftpd_using explain' -l config -s c -xka "(__fish_c
 complete -c tftpd -n '_shtab_tftpd_using explain' -l client -x -d 'the client'"'"'s address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l to -x -d 'the request'"'"'s destination address'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l mac -x -d 'the client'"'"'s MAC address (default: from this host'"'"'s neighbour table)'
+complete -c tftpd -n '_shtab_tftpd_using explain' -l after -x -d 'the file that the client has read before, for the fallback sibling'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l mode -x -d 'octet (the default) or netascii'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l option -x -d 'an option of the request, such as blksize=1468; may be repeated'
 complete -c tftpd -n '_shtab_tftpd_using explain' -l user -x -d 'the user that the daemon runs as (twistd --uid); needs root'

@@ -68,6 +68,7 @@ def explain(
     client_host: str,
     server_host: str | None = None,
     mac: MacAddress | None = None,
+    last_read: bytes = b"",
 ) -> JsonObject:
     """Explain what the server answers to a request. Nothing is sent or changed.
 
@@ -78,6 +79,7 @@ def explain(
         server_host: The destination address of the request; None for any listener.
         mac: The client's MAC address. The default is this host's neighbour table, if a rule
             depends on the address.
+        last_read: Name of the file that the client has read before, for the fallback `sibling`.
 
     Returns:
         The object that `--json` prints. A stage that the request does not reach is None or
@@ -96,6 +98,8 @@ def explain(
     listener, reason = _find_listener(config, client_host, server_host, profile)
     objects = CachedObjects(settings)
     resolver = FileResolver(mounts, objects)
+    if last_read and resolver.last_reads is not None:
+        resolver.last_reads.note(client.address, last_read)
     result = DryRun(b"", None, reason)
     if not reason:
         limits = limits_for(profile, settings.limits.option_limits())

@@ -38,7 +38,8 @@ def run_explain(arguments: argparse.Namespace) -> int:
     kind = Rrq if arguments.direction == "read" else Wrq
     request = kind(arguments.name, os.fsencode(arguments.mode), tuple(arguments.option))
     config = LoadedConfig(settings, arguments.config, document)
-    explanation = explain(config, request, arguments.client, arguments.to, arguments.mac)
+    client = arguments.client, arguments.to, arguments.mac
+    explanation = explain(config, request, *client, arguments.after)
     if arguments.json:
         print(json.dumps(explanation, indent=2))
     else:
