@@ -35,8 +35,13 @@ class Answers(threading.Thread):
         self.port = self._socket.getsockname()[1]
         self.start()
 
+    def close(self):
+        """Accept no further connection."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
     def run(self):
-        while True:
+        while self._socket.fileno() >= 0:
             with contextlib.suppress(OSError):
                 connection, _ = self._socket.accept()
                 if self._context:
@@ -60,6 +65,20 @@ def _hook(port, scheme="http", **values):
     return WebhookHook(EventSection(event="upload_stored", webhook=url, **values))
 
 
+@pytest.fixture
+def serve():
+    """Return a function that starts a server; all are closed after the test."""
+    servers = []
+
+    def start(*arguments, **values):
+        servers.append(Answers(*arguments, **values))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
@@ -67,8 +86,8 @@ def no_proxy(monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-def test_the_request_has_the_event_as_json():
-    server = Answers(OK)
+def test_the_request_has_the_event_as_json(serve):
+    server = serve(OK)
     assert _hook(server.port).deliver(EVENT).problem == ""
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /x?token=1 HTTP/1.1\r\n")
@@ -93,11 +112,11 @@ def _documented_receiver():
     return names["verify_event"]
 
 
-def test_the_receiver_of_the_manual_accepts_only_signed_recent_requests(tmp_path):
+def test_the_receiver_of_the_manual_accepts_only_signed_recent_requests(serve, tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(b"16 bytes or more\n")
     secret.chmod(0o640)
-    server = Answers(OK)
+    server = serve(OK)
     assert _hook(server.port, secret_file=str(secret)).deliver(EVENT).problem == ""
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")[1:]
@@ -124,23 +143,23 @@ def test_the_receiver_of_the_manual_accepts_only_signed_recent_requests(tmp_path
         (b"no status", "no status", True),
     ],
 )
-def test_other_answers_than_success_are_problems(status, problem, again):
-    server = Answers(b"HTTP/1.1 %s\r\nLocation: http://127.0.0.1/\r\n\r\n" % status)
+def test_other_answers_than_success_are_problems(serve, status, problem, again):
+    server = serve(b"HTTP/1.1 %s\r\nLocation: http://127.0.0.1/\r\n\r\n" % status)
     attempt = _hook(server.port).deliver(EVENT)
     assert (problem in attempt.problem, attempt.again) == (True, again)
     assert bool(attempt.problem) == bool(problem)
 
 
-def test_a_server_that_sends_single_bytes_is_left_after_the_timeout():
-    server = Answers(b"HTTP/1.1 204 " + b"x" * 1000, interval=0.05)
+def test_a_server_that_sends_single_bytes_is_left_after_the_timeout(serve):
+    server = serve(b"HTTP/1.1 204 " + b"x" * 1000, interval=0.05)
     began = time.monotonic()
     attempt = _hook(server.port, timeout=0.3).deliver(EVENT)
     assert time.monotonic() - began < 2
     assert (attempt.problem, attempt.again) == ("no answer within 0.3 s", True)
 
 
-def test_a_stop_breaks_a_request():
-    server = Answers(b"HTTP/1.1 204 " + b"x" * 1000, interval=0.05)
+def test_a_stop_breaks_a_request(serve):
+    server = serve(b"HTTP/1.1 204 " + b"x" * 1000, interval=0.05)
     hook = _hook(server.port)
     threading.Timer(0.2, hook.stop).start()
     began = time.monotonic()
@@ -161,11 +180,11 @@ def test_a_refused_connection_is_a_problem_that_may_end():
     assert (attempt.problem, attempt.again) == ("Connection refused", True)
 
 
-def test_a_certificate_must_be_valid(tmp_path):
+def test_a_certificate_must_be_valid(serve, tmp_path):
     certificate = _certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    server = Answers(OK, context=context)
+    server = serve(OK, context=context)
     attempt = _hook(server.port, "https").deliver(EVENT)
     assert "the certificate is not valid: self" in attempt.problem
     assert _hook(server.port, "https", ca_file=str(certificate)).deliver(EVENT).problem == ""
@@ -180,8 +199,8 @@ def _certificate(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_proxy_of_the_environment_is_used(monkeypatch):
-    server = Answers(OK)
+def test_a_proxy_of_the_environment_is_used(serve, monkeypatch):
+    server = serve(OK)
     monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{server.port}")
     section = EventSection(event="read_done", webhook="http://hooks.example.org/x")
     assert WebhookHook(section).deliver(EVENT).problem == ""
@@ -191,13 +210,13 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch):
     expected = base64.b64encode(b"me:p@ss")
     assert b"\r\nProxy-Authorization: Basic " + expected + b"\r\n" in data
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    direct = Answers(OK)
+    direct = serve(OK)
     assert _hook(direct.port).deliver(EVENT).problem == ""
     assert len(direct.requests) == 1
 
 
-def test_https_goes_through_a_tunnel_of_the_proxy(monkeypatch):
-    proxy = Answers(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+def test_https_goes_through_a_tunnel_of_the_proxy(serve, monkeypatch):
+    proxy = serve(b"HTTP/1.1 403 Forbidden\r\n\r\n")
     monkeypatch.setenv("https_proxy", f"127.0.0.1:{proxy.port}")
     section = EventSection(event="read_done", webhook="https://hooks.example.org/x")
     attempt = WebhookHook(section).deliver(EVENT)
