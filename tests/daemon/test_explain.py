@@ -236,7 +236,7 @@ def test_a_symbolic_link_is_shown_with_its_target(config):
         "  changes  nothing",
         f"directory  / is {base}, symlinks inside (tftpd.yaml:6)",
         "policy     read, admits the client by 0.0.0.0/0, world_readable false, "
-        "templates false (tftpd.yaml:8)",
+        "templates false, sha256 false (tftpd.yaml:8)",
         f"  root     {base}",
         "  step     inside: symbolic link to sub/file",
         "  step     sub: directory",
