@@ -317,6 +317,22 @@ def test_the_file_that_was_read_before_is_an_option(tmp_path, capsys):
     assert "X/grubx64.efi, by default_loader: is served\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_mac_address_in_the_name_selects_variables(tmp_path, capsys, is_enabled):
+    (tmp_path / "t.yaml").write_text(
+        f"""
+directories: [{{root: root, read: {{templates: true}}, mac_from_name: {is_enabled}}}]
+variables: [{{macs: ["52:54:00:12:34:56"], set: {{hostname: web1}}}}]
+"""
+    )
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/MAC-525400123456.ipxe.j2").write_text("{{ mac }} {{ variables.hostname }}")
+    command = ["explain", "-c", str(tmp_path / "t.yaml"), "--client", "192.0.2.7"]
+    # An undefined variable is an error.
+    assert main([*command, "--json", "MAC-525400123456.ipxe"]) == (0 if is_enabled else 1)
+    assert json.loads(capsys.readouterr().out)["granted"] is is_enabled
+
+
 def test_the_target_of_followed_links_is_shown(config):
     explanation = explain(config, Rrq(b"follow/abroad/secret", b"octet"), "192.0.2.7")
     root = Path(config.settings.directories[0].root[0])

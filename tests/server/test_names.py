@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -10,15 +11,18 @@ import pytest
 from tests.support.fakes import MemoryServer
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Fallback, FallbackChain
-from tftpd.access.mounts import Mount, Mounts, Root
+from tftpd.access.mounts import Mount, Mounts, Root, parse_root
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.access.regex import pattern
 from tftpd.access.rewrite import NameRules, RewriteRule, parse_template
 from tftpd.protocol.errors import RequestRefused
+from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
+from tftpd.server.request import resolve_read
 from tftpd.storage.resolver import FileResolver
+from tftpd.storage.source import read_whole
 
 SEVEN = b"1234567"
 
@@ -307,3 +311,32 @@ def test_a_request_is_dropped_if_a_fallback_has_no_free_descriptor(offer, monkey
     assert client.request(Rrq(b"C:/seven", b"octet")) == [Data(1, SEVEN)]
     client.send(Ack(1))
     assert server.idle
+
+
+def test_a_mac_address_in_a_name_selects_the_root_where_it_is_enabled(root):
+    name = b"pxelinux.cfg/01-52-54-00-12-34-56"
+    own, plain = parse_root(f"{root}/{{mac}}"), Root(root / "in")
+    for parent in ("52-54-00-12-34-56", "52-54-00-00-00-99", "in"):
+        directory = root / parent / "pxelinux.cfg"
+        directory.mkdir(parents=True)
+        (directory / os.fsdecode(name).rpartition("/")[2]).write_text(parent)
+    resolver = FileResolver(
+        Mounts(
+            [
+                Mount((), (own, plain), read=ReadPolicy(), mac_from_name=True),
+                Mount((b"strict",), (own, plain), read=ReadPolicy()),
+            ]
+        )
+    )
+    known = ClientIdentity(ip_address("192.0.2.8"), lambda: bytes.fromhex("525400000099"))
+    unknown = ClientIdentity(ip_address("192.0.2.7"))
+
+    def read(name, client):
+        request = Rrq(name, b"octet")
+        file = resolve_read(request, client, resolver, OptionLimits(), None, blocking=True)
+        with closing(file.source):
+            return read_whole(file.source)
+
+    assert read(name, unknown) == b"52-54-00-12-34-56"
+    assert read(name, known) == b"52-54-00-00-00-99"
+    assert read(b"strict/" + name, unknown) == b"in"

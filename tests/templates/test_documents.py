@@ -42,7 +42,8 @@ def variables(tmp_path):
 
 
 def test_the_document_has_an_example_for_each_boot_loader():
-    kinds = ["pxelinux.cfg/default.j2", "grub.cfg.j2", "boot.ipxe.j2", "cloud/user-data.j2"]
+    kinds = ["pxelinux.cfg/default.j2", "grub.cfg.j2", "boot.ipxe.j2", "autoexec.ipxe.j2"]
+    kinds.append("cloud/user-data.j2")
     assert list(EXAMPLES) == kinds
 
 

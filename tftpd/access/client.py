@@ -1,5 +1,6 @@
 """A TFTP client: its address and, on local networks, its MAC address."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,24 @@ MacAddress = bytes
 
 Neighbour = Callable[[], MacAddress | None]
 """Looks up the MAC address of a client. Returns None if the client is not on a local network."""
+
+
+# 52-54-00-12-34-56, also after 01- (the type of Ethernet, as PXELINUX and GRUB write it); and
+# 525400123456 after MAC- or SEP, or as the beginning of a component. A UUID has no address.
+_MAC_IN_NAME = re.compile(
+    rb"(?<![0-9a-z:-])(?:[a-z.]{1,16}-)??(?:01[:-])?"
+    rb"((?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2})(?![0-9a-z:-])"
+    rb"|(?:^|[/\\\\]|mac-|sep)([0-9a-f]{12})(?![0-9a-z:-])",
+    re.IGNORECASE,
+)
+
+
+def find_mac(name: bytes) -> MacAddress | None:
+    """Return the MAC address in a name, such as `pxelinux.cfg/01-52-54-00-12-34-56`."""
+    match = _MAC_IN_NAME.search(name)
+    if match is None:
+        return None
+    return bytes.fromhex(re.sub(rb"[:-]", b"", match[1] or match[2]).decode())
 
 
 @dataclass(eq=False)

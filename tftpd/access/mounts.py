@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from tftpd.access import paths
-from tftpd.access.client import ClientIdentity
+from tftpd.access.client import ClientIdentity, find_mac
 from tftpd.access.fallbacks import Fallback, fold
 from tftpd.access.origins import OriginRoot, is_origin, split_origin
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
@@ -129,6 +129,7 @@ class Mount:
         serials: Pattern of serial numbers before names, if a root contains {serial}.
         clients: Networks of the clients for which this mount exists.
         store_as: Name under which an upload is stored; None: the requested name.
+        mac_from_name: Take an unknown MAC address of a client from the names that it reads.
     """
 
     prefix: paths.Name
@@ -140,6 +141,7 @@ class Mount:
     serials: Pattern | None = None
     clients: Networks = ANYWHERE
     store_as: StoredName | None = None
+    mac_from_name: bool = False
 
     @property
     def per_client(self) -> bool:
@@ -196,6 +198,7 @@ class Mounts:
         name_rules: Rewrite rules and fallbacks of the server.
         fallbacks: Fallbacks that any mount uses.
         needs_mac: True if roots or rules use MAC addresses.
+        mac_from_name: True if a mount takes MAC addresses from names.
         renders: True if a mount has templates.
         per_client: True if different clients may get different files for one name.
         renames_uploads: True if a mount stores uploads under another name.
@@ -213,8 +216,10 @@ class Mounts:
         uses_general = any(mount.fallbacks is None for mount in self)
         general = name_rules.fallbacks.fallbacks if uses_general else ()
         self.fallbacks = tuple(dict.fromkeys((*general, *specific)))
+        self.mac_from_name = any(mount.mac_from_name for mount in self)
         self.needs_mac = (
-            any(uses_placeholder(mount.roots, "mac") for mount in self)
+            self.mac_from_name
+            or any(uses_placeholder(mount.roots, "mac") for mount in self)
             or any("mac" in mount.store_as.placeholders for mount in self if mount.store_as)
             or any(rule.needs_mac for rule in name_rules.rules)
         )
@@ -286,6 +291,22 @@ class Mounts:
         if mount.per_client:
             return ()
         return _grants(mount, name, mount.read, _ANY_CLIENT, self._encodings_for(name))
+
+    def identify(self, filename: bytes, client: ClientIdentity) -> ClientIdentity:
+        """Return the client of a read, with the MAC address in the name if its own is unknown.
+
+        A known address takes precedence: it is that of a host in a network of this server.
+        """
+        mac = find_mac(filename)
+        if mac is None or client.mac is not None:
+            return client
+        try:
+            mount, _ = self.locate(filename, client)
+        except RequestRefused:
+            return client
+        if not mount.mac_from_name:
+            return client
+        return replace(client, neighbour=lambda: mac)
 
     def locate(self, filename: bytes, client: ClientIdentity) -> tuple[Mount, paths.Name]:
         """Return the mount of `filename` for `client`, and the components below its prefix.

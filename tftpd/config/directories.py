@@ -147,6 +147,12 @@ class DirectorySection(ConfigModel):
     fallbacks: tuple[FallbackName, ...] | None = None
     """Fallbacks for names in this directory (default: names.fallbacks)."""
 
+    mac_from_name: Boolean = False
+    """Take the MAC address of a client from the name that it reads, if it is not known.
+
+    For clients behind routers. Clients can forge it.
+    """
+
     read: types.Switch[ReadSection] = None
     """Allow downloads."""
 
@@ -185,6 +191,7 @@ class DirectorySection(ConfigModel):
             symlinks=self.symlinks,
             clients=self.clients,
             fallbacks=self.fallbacks,
+            mac_from_name=self.mac_from_name,
             store_as=store_as,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,
         )

@@ -241,6 +241,9 @@ def resolve_read(
     if name_rules.rules:
         name = apply_rules(name_rules.rules, name.name, False, client, steps=name.steps)
 
+    if resolver.mounts.mac_from_name:
+        client = resolver.mounts.identify(name.name, client)
+
     def render_file(template: Grant[ReadPolicy], name: RequestName, opened: FileLike) -> FileLike:
         if render is None:
             raise WouldBlock(template.root, True)

@@ -229,6 +229,8 @@ def _trace_name(
         name = trace.name
         trace.name = apply_rules(rules, name.name, is_write, client, note_rule, name.steps)
         if not is_write:
+            if resolver.mounts.mac_from_name:
+                client = resolver.mounts.identify(trace.name.name, client)
             found = resolver.resolve(
                 trace.name,
                 client,
