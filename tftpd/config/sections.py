@@ -181,6 +181,13 @@ class StatusSection(ConfigModel):
         return self
 
 
+class ControlSection(ConfigModel):
+    """Unix socket for `tftpd ctl`."""
+
+    socket: types.SocketPath = "/run/tftpd/ctl.sock"
+    """Unix socket, open to its owner and group."""
+
+
 class TraceSection(ConfigModel):
     """Packet capture of one client or network."""
 

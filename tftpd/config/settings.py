@@ -28,6 +28,7 @@ from tftpd.config.origins import CacheSection, OriginName, OriginSection
 from tftpd.config.profiles import ProfileSection, load_shipped_profiles
 from tftpd.config.sections import (
     MAX_SECONDS,
+    ControlSection,
     LimitsSection,
     LogSection,
     RetransmitSection,
@@ -177,6 +178,9 @@ class Settings(ConfigModel):
 
     devices: list[DeviceSection] = Field(default=[], max_length=MAX_DEVICES)
     """Devices whose uploads are expected; the status page and the metrics show the overdue ones."""
+
+    control: types.Switch[ControlSection] = None
+    """Unix socket for `tftpd ctl`."""
 
     workers: Annotated[int, types.int_between(1, 64)] = 1
     """Number of worker processes; use one for each CPU."""

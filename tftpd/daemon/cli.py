@@ -14,7 +14,9 @@ from typing import Any
 
 from tftpd.config.errors import ConfigError, Problem, format_path
 from tftpd.config.loader import build_schema, load_settings, load_settings_and_document
+from tftpd.config.sections import ControlSection
 from tftpd.config.settings import Settings
+from tftpd.daemon.ctl import ACTIONS, run_ctl
 from tftpd.daemon.dhcp_config import SERVERS as DHCP_SERVERS
 from tftpd.daemon.dhcp_config import dhcp_config
 from tftpd.daemon.explain.text import run_explain
@@ -61,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "map", metavar="FILE", help="the --map-file of in.tftpd; - reads standard input"
     )
     translate.set_defaults(run=import_map)
+
+    _add_ctl(commands)
 
     help_text = "print the lines of a DHCP server for the boot loaders in the directories"
     dhcp = commands.add_parser("dhcp-config", help=help_text)
@@ -116,6 +120,19 @@ def _add_init(commands: Any) -> None:
     add("--force", action="store_true", help="replace an existing file")
     add("--yes", "-y", action="store_true", help="ask no questions")
     init.set_defaults(run=init_config)
+
+
+def _add_ctl(commands: Any) -> None:
+    help_text = "list and end transfers, reload or drain a daemon that runs"
+    ctl = commands.add_parser("ctl", help=help_text)
+    add = ctl.add_argument
+    add("action", choices=ACTIONS, help="the command for the daemon")
+    help_text = "for end: address of a client, or address and port as list shows them"
+    add("target", nargs="?", metavar="CLIENT", help=help_text)
+    add("--json", action="store_true", help="print one JSON object")
+    help_text = "the socket of the daemon (default: %(default)s)"
+    add("--socket", default=ControlSection().socket, metavar="PATH", help=help_text)
+    ctl.set_defaults(run=run_ctl)
 
 
 def _add_explain(commands: Any) -> None:

@@ -6,6 +6,7 @@ To a worker:
   beside the pipe (SCM_RIGHTS).
 - `QUESTION`, which asks for a snapshot.
 - `PING`, which asks for a sign of life.
+- `END` and a client as JSON: its address, and its port or null. Its transfers end.
 - `DRAIN`. The end of the pipe means: stop at once.
 
 From a worker, a kind and a value as JSON:
@@ -15,6 +16,7 @@ From a worker, a kind and a value as JSON:
 - `event`: the level, namespace, event name and text of a log event.
 - `snapshot`: the answer to `QUESTION`.
 - `pong`: the answer to `PING`.
+- `ended`: the answer to `END`, the number of transfers.
 - `drained`: the removed address that has no session any longer.
 
 The process that fetches from origins gets a `FetcherConfig`, pickled, `PING` and `QUESTION`, which
@@ -59,6 +61,9 @@ COUNTER_FD = 4
 
 PING = b"ping"
 """Answer, to show that the reactor runs."""
+
+END = b"end"
+"""Start of the message that ends transfers."""
 
 DRAIN = b""
 """Accept no more requests and exit once no transfer runs."""

@@ -48,7 +48,8 @@ from tftpd.server.config_builder import keep_fixed_settings
 from tftpd.server.server import ProcessServer
 from tftpd.storage.tempfiles import remove_stale_uploads
 
-if TYPE_CHECKING:  # imported if there are events
+if TYPE_CHECKING:  # imported if the configuration needs them
+    from tftpd.daemon.control import ControlServer
     from tftpd.daemon.event_supervisor import EventSupervisor
 
 DEFAULT_CONFIG = "/etc/tftpd/tftpd.yaml"
@@ -154,6 +155,8 @@ class Daemon(Service):
         if self.path is not None:
             self._watch = ConfigWatch(self.reactor, self.path, self.state, self._reloads)
         self._sweeps = DeferredLock()
+        self._reload_lock = DeferredLock()
+        self._control: ControlServer | None = None
 
     @property
     def addresses(self) -> list[SocketAddress]:
@@ -228,6 +231,8 @@ class Daemon(Service):
             raise SystemExit(1) from None
         if self._page is not None:
             self._page.start(self._serving)
+        if self.settings.control is not None:
+            self._start_control(self.settings.control.socket)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
         for entry in self._bound:
@@ -272,35 +277,36 @@ class Daemon(Service):
         self.log.info("stopping: no more requests are accepted", event="stopping")
         self._serving.drain().chainDeferred(drained)
 
-    def reload(self) -> "Deferred[None]":
+    def reload(self) -> "Deferred[list[str]]":
         """Read the configuration again and apply all of it, or nothing if it has a problem.
 
         Running transfers continue with their old settings. Addresses that stay keep their
-        sockets. Fires at the end.
+        sockets. Fires at the end, with the problems of the configuration.
         """
-        return ensureDeferred(self._reload())
+        return self._reload_lock.run(lambda: ensureDeferred(self._reload()))
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> list[str]:
         if self.path is None or not self.running:
-            return
+            return ["the daemon stops, or has no configuration file"]
         self._systemd.reloading()
         threads = self.reactor.getThreadPool()
         try:
             # In a thread: a root may be on a file system that hangs.
             loaded = await deferToThreadPool(self.reactor, threads, load_settings, self.path)
             if not self.running:
-                return
+                return ["the daemon stops"]
             settings = keep_fixed_settings(self.settings, loaded, self.log)
             _prepare_cache(settings)
             check_certificates(settings)
             bound = bind(settings, [*self._bound, *self._drains.sockets])
         except (*_RELOAD_ERRORS, RuntimeError) as error:  # RuntimeError: there is no thread
-            for reason in str(error).splitlines():
+            problems = str(error).splitlines()
+            for reason in problems:
                 self.log.error("not reloaded: {reason}", event="reload_failed", reason=reason)
             self._systemd.ready(note=f"not reloaded: {error}")
             if self._page is not None:
                 self._page.count_reload(succeeded=False)
-            return
+            return problems
         workers = self._serving.running_workers if isinstance(self._serving, WorkerPool) else [0]
         self._drains.replace(self._bound, bound, workers)
         self.settings, self._bound = settings, bound
@@ -315,6 +321,7 @@ class Daemon(Service):
         if self._page is not None:
             self._page.count_reload(succeeded=True)
         self._sweep()
+        return []
 
     def _make_event(self, result: TransferResult) -> None:
         if self._events is not None:
@@ -356,6 +363,13 @@ class Daemon(Service):
             self._fetcher = FetcherSupervisor(self.reactor)
         if self.settings.cache is not None and self._fetcher is not None:
             self._fetcher.configure(self.settings)
+
+    def _start_control(self, path: str) -> None:
+        from tftpd.daemon.control import ControlServer  # only now is it imported
+
+        take_snapshot = None if self._page is None else self._page.take_snapshot
+        self._control = ControlServer(self.reactor, path, self._serving, self.reload, take_snapshot)
+        self._control.start()
 
     def _configure_events(self) -> None:
         """Start or configure the process that delivers events.
@@ -403,6 +417,8 @@ class Daemon(Service):
         self._bound.clear()
         self._drains.close()
         closed = succeed(None) if self._page is None else self._page.stop()
+        if self._control is not None:
+            closed.addCallback(lambda _, control: control.stop(), self._control)
         if self._fetcher is not None:
             closed.addCallback(lambda _, fetcher: fetcher.stop(), self._fetcher)
         if self._events is not None:

@@ -5,6 +5,7 @@ worker ends when the pipe closes, so it never outlives the daemon.
 """
 
 import gc
+import json
 import mmap
 import pickle
 import signal
@@ -13,7 +14,7 @@ import time
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.stdio import StandardIO
 from twisted.logger import (
@@ -28,6 +29,7 @@ from zope.interface import implementer
 from tftpd.daemon.ipc import (
     COUNTER_FD,
     DRAIN,
+    END,
     PING,
     SOCKETS_FD,
     Channel,
@@ -82,6 +84,9 @@ class Worker(Channel):
         """Twisted: the daemon has sent a message."""
         if string == PING:
             self._send("pong", None)
+        elif string.startswith(END):
+            ended = succeed(0) if self._server is None else self._end_transfers_of(string)
+            ended.addCallback(lambda number: self._send("ended", number))
         elif string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
         elif self._server is None:
@@ -108,6 +113,11 @@ class Worker(Channel):
             self._ended.callback(None)
             if self._reactor.running:
                 self._reactor.stop()
+
+    def _end_transfers_of(self, message: bytes) -> "Deferred[int]":
+        assert self._server is not None
+        host, port = json.loads(message.removeprefix(END))
+        return self._server.end(host, port)
 
     def _end_transfers(self) -> None:
         server, self._server = self._server, None

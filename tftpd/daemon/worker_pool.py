@@ -4,11 +4,13 @@ The listening sockets stay open in the daemon. Requests to a worker that died wa
 socket for its successor, to which the kernel sends the same clients.
 """
 
+import json
 import mmap
 import os
 import pickle
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,13 +20,16 @@ from twisted.python.failure import Failure
 
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, SOCKETS_FD, WorkerConfig
+from tftpd.daemon.ipc import COUNTER_FD, DRAIN, END, SOCKETS_FD, WorkerConfig
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.daemon.supervisor import STOP_TIMEOUT_SECONDS, ChildProcess, ProcessSupervisor
 from tftpd.net.types import SocketAddress
 from tftpd.protocol.result import TransferStart
 from tftpd.server.snapshot import Snapshot, SnapshotRequest, WorkerState, merge_snapshots
 from tftpd.storage.quota import TABLE_NUMBERS
+
+_MAX_ENDS = 16  # requests to end transfers that a worker has not answered
+_END_SECONDS = 2.0  # for the answer
 
 _COUNTER_BYTES = 8  # of one number in the shared memory
 
@@ -110,6 +115,12 @@ class WorkerPool:
         """Return the merged snapshot of all workers that answer in time."""
         answers = gatherResults([slot.snapshot() for slot in self._slots])
         return answers.addCallback(merge_snapshots)
+
+    def end(self, host: str, port: int | None) -> "Deferred[int]":
+        """End the transfers of a client, or the one from a port; fires with their number."""
+        workers = [slot.process for slot in self._slots if slot.process is not None]
+        message = END + json.dumps([host, port]).encode()
+        return gatherResults([each.end(message) for each in workers]).addCallback(sum)
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when all workers have finished their transfers."""
@@ -229,6 +240,7 @@ class WorkerProcess(ChildProcess):
         self.snapshots = SnapshotRequest(reactor, self.sendString)
         self._slot = slot
         self._reactor = reactor
+        self._ends: deque[Deferred[int]] = deque()
 
     def spawn(self, counter_fd: int) -> None:
         """Start the process; raise `OSError` if that fails."""
@@ -254,6 +266,16 @@ class WorkerProcess(ChildProcess):
         else:
             self.sendString(config)
 
+    def end(self, message: bytes) -> "Deferred[int]":
+        """End transfers; fires with their number, or 0 if the worker does not answer in time."""
+        # A worker that hangs gets few requests, so that its pipe does not fill up.
+        if len(self._ends) >= _MAX_ENDS:
+            return succeed(0)
+        answer: Deferred[int] = Deferred()
+        self._ends.append(answer)
+        self.sendString(message)
+        return answer.addTimeout(_END_SECONDS, self._reactor, lambda *_: 0)
+
     def messageReceived(self, kind: str, value: Any) -> None:
         """Handle a result, a snapshot or a drained address."""
         if kind == "result":
@@ -262,6 +284,8 @@ class WorkerProcess(ChildProcess):
             self._slot.report_start(value)
         elif kind == "snapshot":
             self.snapshots.answered(value)
+        elif kind == "ended":
+            self._fire_end(value)
         elif kind == "drained":
             self._slot.on_drained(self._slot.number, value)
 
@@ -269,4 +293,11 @@ class WorkerProcess(ChildProcess):
         """Twisted: the process has ended and everything it sent has been read."""
         self._socket.close()
         self.snapshots.gone()
+        while self._ends:
+            self._fire_end(0)
         super().processEnded(reason)
+
+    def _fire_end(self, number: int) -> None:
+        answer = self._ends.popleft()
+        if not answer.called:  # its time is over
+            answer.callback(number)

@@ -147,6 +147,11 @@ class FileRequest(Request):
             self.body.stop()
         self.channel.abort()
 
+    def is_from(self, host: str, port: int | None) -> bool:
+        """Return True if the request is from this client, and from this port unless it is None."""
+        client = self._tid[0]
+        return client[0] == host and port in (None, client[1])
+
     def describe(self, now: float) -> SessionSnapshot:
         """Return the state of the transfer."""
         body = self.body

@@ -206,6 +206,19 @@ class HttpServer:
             else:
                 connection.abort()
 
+    def end(self, host: str, port: int | None) -> int:
+        """Break the running transfers of a client; return their number.
+
+        Args:
+            host: Address of the client.
+            port: Port of the client; None: all.
+        """
+        requests = [each.request for each in self._connections if each.request is not None]
+        ended = [each for each in requests if each.is_from(host, port)]
+        for request in ended:
+            request.interrupt(Outcome.STOPPED)
+        return len(ended)
+
     def make_room(self, address: Any) -> bool:
         """Close a connection if there are too many for one more.
 

@@ -61,6 +61,7 @@ class ErrorText(StrEnum):
     TEMPLATE_FAILED = "File could not be generated"
     INCOMPLETE = "File is shorter than its tsize"
     STOPPING = "Server is stopping"
+    ENDED = "Transfer ended by the administrator"
     TOO_MANY_TRANSFERS = "Too many transfers at once"
     CANCELLED = "Transfer was cancelled"
     TOO_SLOW = "Transfer is too slow"

@@ -88,7 +88,7 @@ def template_renderer(
     return render
 
 
-_FIXED_KEYS = ("workers", "log", "status", "event_queue")  # a change needs a restart
+_FIXED_KEYS = ("workers", "log", "status", "event_queue", "control")  # a change needs a restart
 
 
 def keep_fixed_settings(old: Settings, new: Settings, log: Logger) -> Settings:

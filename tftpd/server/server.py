@@ -76,6 +76,9 @@ class HttpServing(Protocol):
     def snapshot(self) -> Snapshot:
         """Return the running transfers."""
 
+    def end(self, host: str, port: int | None) -> int:
+        """Break the running transfers of a client; return their number."""
+
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when no connection is open."""
 
@@ -204,6 +207,11 @@ class ProcessServer:
         """Start, change or stop (None) the packet capture."""
         ports = (listener.transport for listener in self._listeners.values())
         self._capture.configure(trace, ports)
+
+    def end(self, host: str, port: int | None) -> "Deferred[int]":
+        """End the transfers of a client, or the one from a port; fires with their number."""
+        n_http = 0 if self._http is None else self._http.end(host, port)
+        return succeed(self._sessions.end(host, port) + n_http)
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests.

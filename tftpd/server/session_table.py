@@ -344,6 +344,19 @@ class SessionTable:
         for session in list(self):
             session.stop(Outcome.STOPPED, ErrorText.STOPPING)
 
+    def end(self, host: str, port: int | None) -> int:
+        """End the running sessions of a client, with an ERROR; return their number.
+
+        Args:
+            host: Address of the client.
+            port: Port of the client; None: all.
+        """
+        sessions = [each for each in self if each.running and each.peer[0] == host]
+        ended = [each for each in sessions if port is None or each.peer[1] == port]
+        for session in ended:
+            session.stop(Outcome.STOPPED, ErrorText.ENDED)
+        return len(ended)
+
     def _make_room(self, tid: TID, limit: int, now: float) -> None:
         """End a session for a request of this TID, or raise `RequestDropped`."""
         older = self._by_tid.get(tid)

@@ -51,7 +51,7 @@ def requests_to_json(
             }
             for direction in Direction
         },
-        "running": [_running_to_json(session) for session in snapshot.running],
+        "running": [running_to_json(session) for session in snapshot.running],
         "ended": [ended for ended in ended_to_json(history) if ended["number"] > since],
         "clients": [
             _client_to_json(host, client, running[host], now) for host, client in clients.items()
@@ -70,7 +70,8 @@ def ended_to_json(history: History) -> list[dict[str, Any]]:
     return [*history.restored, *map(_ended_to_json, history.ended)][-MAX_ENDED:]
 
 
-def _running_to_json(session: SessionSnapshot) -> dict[str, Any]:
+def running_to_json(session: SessionSnapshot) -> dict[str, Any]:
+    """Return a session, with the keys of the status page."""
     size, n_bytes = session.size, session.bytes_transferred
     percent = None
     if size is not None:

@@ -351,7 +351,7 @@ class StatusService:
             text = json.dumps(status, separators=(",", ":"), ensure_ascii=False)
             return Answer(text.encode(errors="replace"), JSON)
 
-        return self._take_snapshot().addCallback(answer)
+        return self.take_snapshot().addCallback(answer)
 
     def _answer_metrics(self, request: Request) -> "Deferred[Answer]":
         def answer(snapshot: Snapshot) -> Answer:
@@ -369,9 +369,9 @@ class StatusService:
                 CONTENT_TYPE,
             )
 
-        return self._take_snapshot().addCallback(answer)
+        return self.take_snapshot().addCallback(answer)
 
-    def _take_snapshot(self) -> "Deferred[Snapshot]":
+    def take_snapshot(self) -> "Deferred[Snapshot]":
         """Return a recent snapshot. Concurrent requests share one."""
 
         async def take() -> Snapshot:
