@@ -1,5 +1,6 @@
 """The command `tftpc` with a real daemon."""
 
+import hashlib
 import json
 import os
 import random
@@ -583,3 +584,24 @@ def test_a_limit_of_the_rate_has_a_minimum_and_a_unit(tftpc, url, rate):
     done = tftpc("get", "--limit-rate", rate, f"{url}/file")
     assert done.returncode == 2
     assert done.stderr
+
+
+@pytest.mark.parametrize("output", ["-", "copy"])
+def test_the_checksum_of_a_download_is_printed(tftpc, url, output):
+    done = tftpc("get", "--checksum", "sha256", "-v", "-o", output, f"{url}/file")
+    digest = hashlib.sha256(CONTENT).hexdigest().encode()
+    assert digest in (done.stderr if output == "-" else done.stdout)
+    result = json.loads(tftpc("get", "--json", "--checksum", "sha256", f"{url}/file").stdout)
+    assert result["sha256"].encode() == digest
+
+
+def test_the_checksum_of_an_upload_is_that_of_the_local_file(tftpc, url, tmp_path):
+    (tmp_path / "local").write_bytes(CONTENT)
+    done = tftpc("put", "--json", "--checksum", "sha256", "local", f"{url}/hashed")
+    assert json.loads(done.stdout)["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    piped = tftpc("put", "--json", "--checksum", "sha256", "-", f"{url}/hashed", stdin=b"piped")
+    assert json.loads(piped.stdout)["sha256"] == hashlib.sha256(b"piped").hexdigest()
+
+
+def test_without_the_option_there_is_no_checksum(tftpc, url):
+    assert "sha256" not in json.loads(tftpc("get", "--json", f"{url}/file").stdout)

@@ -388,6 +388,8 @@ def _fill(directory: Path) -> None:
         (tftp / name).write_bytes(name.encode() * 300)
     for number in range(1, 21):
         (tftp / f"backups/r{number:02}.cfg").write_text(f"hostname r{number}\n")
+    (tftp / "X").mkdir()
+    (tftp / "X/grubx64.efi").write_bytes(b"grub" * 300)
     (tftp / "boot/BCD").write_bytes(bytes(28672))
     (tftp / "vmlinuz").write_bytes(os.urandom(200_000))
     (tftp / "empty").touch()

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action=_PrintVersion, nargs=0, help=help_text)
     # For the commands that do not have all of these options.
     top.set_defaults(output=None, quiet=False, verbose=False, trace=False, json=False)
-    top.set_defaults(retry=0, parallel=1, has_globs=False)
+    top.set_defaults(retry=0, parallel=1, has_globs=False, checksum=None)
     commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     get = commands.add_parser(
@@ -118,6 +118,10 @@ def _add_transfer_options(parser: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="print every packet and the agreed options"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each file")
+    parser.add_argument(
+        "--checksum", choices=["sha256"], metavar="sha256",
+        help="also print the SHA-256 of each file",
+    )  # fmt: skip
     parser.add_argument(
         "--retry", type=parse_natural, default=0, metavar="N",
         help="repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)",

@@ -141,6 +141,7 @@ class CommandRunner:
                 blksize=result.blksize,
                 windowsize=result.windowsize,
                 retransmits=result.retransmits,
+                **({"sha256": result.sha256} if self._arguments.checksum else {}),
             )
         elif not self._arguments.quiet:
             text = f"{job.remote.text}: {result.bytes_transferred} bytes in {result.seconds:.3f} s"
@@ -149,6 +150,7 @@ class CommandRunner:
                 text += f"windowsize {result.windowsize}, "
                 text += f"{result.retransmits} retransmissions, server {result.peer[0]}"
                 text += ", request repeated without options" if result.fell_back else ""
+            text += f", sha256 {result.sha256}" if self._arguments.checksum else ""
             print(text, file=self._output, flush=True)
 
     def _print_error(self, job: TransferJob, error: TransferError) -> None:
@@ -175,7 +177,8 @@ class CommandRunner:
 def parse_settings(arguments: Namespace) -> ClientSettings:
     """Return the settings of a command line; raise `ValueError` if one is out of its range."""
     names = {field.name for field in fields(ClientSettings)}
-    settings = ClientSettings(**{n: v for n, v in vars(arguments).items() if n in names})
+    values = {name: value for name, value in vars(arguments).items() if name in names}
+    settings = ClientSettings(**values, sha256=arguments.checksum is not None)
     settings.transfer_request(Direction.READ, b"any", DEFAULT_BLKSIZE)
     return settings
 

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -34,13 +35,20 @@ class FileDownload(Upload):
     max_size: int | None = None
 
     @classmethod
-    def create(cls, path: Path, max_size: int | None, options: TransferOptions) -> "FileDownload":
+    def create(
+        cls,
+        path: Path,
+        max_size: int | None,
+        options: TransferOptions,
+        is_hashed: bool = False,
+    ) -> "FileDownload":
         """Create the temporary file that becomes `path`.
 
         Args:
             path: The local file; an existing file is replaced.
             max_size: Largest file in bytes; None for no limit.
             options: The options of the transfer.
+            is_hashed: True to compute its SHA-256.
 
         Raises:
             RequestRefused: The file cannot be created, or is larger than `max_size`.
@@ -48,7 +56,7 @@ class FileDownload(Upload):
         size = _announced_size(options)
         _check_size(size or 0, size, max_size)
         remove_stale_uploads(path.parent, recursive=False)  # of clients that were killed
-        download = cls.open(_grant(path), size, options.mode is Mode.NETASCII)
+        download = cls.open(_grant(path, is_hashed), size, options.mode is Mode.NETASCII)
         download.max_size = max_size
         return download
 
@@ -73,6 +81,7 @@ class SpooledDownload:
         spool: The spool file (see `open_spool`).
         max_size: Largest file in bytes; None for no limit.
         options: The options of the transfer.
+        is_hashed: True to compute its SHA-256.
 
     Raises:
         RequestRefused: The announced size is larger than `max_size`.
@@ -81,13 +90,25 @@ class SpooledDownload:
     blocking_device: int | None = None
     is_full = False  # the spool has a buffer of its own
 
-    def __init__(self, spool: BinaryIO, max_size: int | None, options: TransferOptions) -> None:
+    def __init__(
+        self,
+        spool: BinaryIO,
+        max_size: int | None,
+        options: TransferOptions,
+        is_hashed: bool = False,
+    ) -> None:
         self._spool = spool
+        self._hash = sha256() if is_hashed else None
         self._decoder = NetasciiDecoder() if options.mode is Mode.NETASCII else None
         self._announced_size = _announced_size(options)
         self._max_size = max_size
         self._size = 0
         _check_size(self._announced_size or 0, self._announced_size, max_size)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data in hexadecimal digits; empty if it is not computed."""
+        return "" if self._hash is None else self._hash.hexdigest()
 
     def append(self, payloads: Sequence[bytes]) -> None:
         """Write blocks to the spool; raise `RequestRefused` if they are too many."""
@@ -114,6 +135,8 @@ class SpooledDownload:
         _check_size(self._size, self._announced_size, self._max_size)
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.writelines(payloads)
+        if self._hash is not None:
+            self._hash.update(b"".join(payloads))
 
 
 def check_destination(path: Path) -> None:
@@ -225,10 +248,10 @@ def _file_source(file: IO[bytes]) -> FileSource:
     return FileSource(os.dup(file.fileno()), os.fstat(file.fileno()))
 
 
-def _grant(path: Path) -> Grant[WritePolicy]:
+def _grant(path: Path, is_hashed: bool = False) -> Grant[WritePolicy]:
     with translate_os_errors(ErrorText.WRITE_FAILED):
         os.stat(os.path.join(path.parent, ""))  # its fault is not that of a root of a server
-    policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask())
+    policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask(), sha256=is_hashed)
     return Grant(*_split(path), policy, Symlinks.FOLLOW)
 
 

@@ -37,6 +37,7 @@ class ClientSettings:
         max_rate: The transfer is not faster, in bytes per second, at least 2048. Windows are
             reduced to a quarter of a second, so that the server does not repeat blocks. None: no
             limit.
+        sha256: True to compute the SHA-256 of the file; see `TransferResult.sha256`.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
             from 0 and knows no options. In a download, the server's first block decides.
         has_options: False to request no option, for servers that ignore such requests.
@@ -52,6 +53,7 @@ class ClientSettings:
     max_size: int | None = MAX_SIZE_BYTES
     min_rate: int = MIN_RATE
     max_rate: int | None = None
+    sha256: bool = False
     first_block: int = 1
     has_options: bool = True
 

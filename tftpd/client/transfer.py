@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar, Generic, TypeVar, cast
 
 from tftpd.client import files
 from tftpd.client.endpoint import ServerEndpoint, resolve_server
-from tftpd.client.errors import TimedOut, transfer_error
+from tftpd.client.errors import LocalError, TimedOut, transfer_error
 from tftpd.client.settings import ClientSettings
 from tftpd.dataplane import MOVES_WINDOWS
 from tftpd.net.port_pool import PortRequirements
@@ -47,7 +47,7 @@ from tftpd.protocol.result import Outcome, TransferResult
 from tftpd.protocol.retransmission import RetransmitPolicy, RetransmitTimer
 from tftpd.protocol.sender import Sender
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
-from tftpd.storage.source import FileLike
+from tftpd.storage.source import FileLike, hash_source
 
 if TYPE_CHECKING:
     from tftpd.dataplane import DataPlane, Position
@@ -371,7 +371,9 @@ class DownloadTransfer(ClientTransfer["Callable[[TransferOptions], UploadSink]"]
         """Return the result. Copies the download to its stream first."""
         if self.machine.outcome is Outcome.DONE and self.spool and self.stream:
             files.copy_spool(self.spool, self.stream)
-        return super().result()
+        result = super().result()
+        result.sha256 = self._sink.sha256 if self._sink is not None else ""
+        return result
 
     def lend(self, plane: "DataPlane", fd: int) -> bool:
         """Lend a download, from the begin of a window on."""
@@ -454,9 +456,14 @@ class SizeProbe(DownloadTransfer):
 
 
 class UploadTransfer(ClientTransfer[FileLike]):
-    """Upload of a local file. `release()` closes its `file`."""
+    """Upload of a local file. `release()` closes its `file`.
+
+    Attributes:
+        is_hashed: True to compute the SHA-256 of the file, in the end.
+    """
 
     direction = Direction.WRITE
+    is_hashed = False
     machine: Sender
 
     @property
@@ -518,6 +525,16 @@ class UploadTransfer(ClientTransfer[FileLike]):
             for data in self._ring.datagrams(*outgoing):
                 yield data, self._ring.size, self.peer
 
+    def result(self) -> TransferResult:
+        """Return the result. Reads the file again if it has to be hashed."""
+        result = super().result()
+        if self.is_hashed:
+            try:
+                result.sha256 = hash_source(self.file)
+            except RequestRefused as refused:
+                raise LocalError(f"{self.local}: {refused}") from refused
+        return result
+
     def release(self) -> None:
         """Close the file."""
         self.file.close()
@@ -562,10 +579,10 @@ def get(
     hooks = progress, trace, settings.min_rate, settings.max_rate
     max_size = settings.max_size
     if path is not None:
-        open_file = partial(files.FileDownload.create, path, max_size)
+        open_file = partial(files.FileDownload.create, path, max_size, is_hashed=settings.sha256)
         return DownloadTransfer(request, server, _policy(settings), open_file, path, *hooks)
     spool, local = files.open_spool(), files.TEMPORARY_FILE
-    open_spool = partial(files.SpooledDownload, spool, max_size)
+    open_spool = partial(files.SpooledDownload, spool, max_size, is_hashed=settings.sha256)
     transfer = DownloadTransfer(request, server, _policy(settings), open_spool, local, *hooks)
     transfer.spool, transfer.stream = spool, cast("BinaryIO", to)
     return transfer
@@ -612,7 +629,9 @@ def put(
         request = replace(request, tsize=opened.size)
     local = source if isinstance(source, str | Path) else "input"
     hooks = progress, trace, settings.min_rate, settings.max_rate
-    return UploadTransfer(request, server, _policy(settings), opened, local, *hooks)
+    transfer = UploadTransfer(request, server, _policy(settings), opened, local, *hooks)
+    transfer.is_hashed = settings.sha256
+    return transfer
 
 
 def probe_size(

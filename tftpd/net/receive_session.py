@@ -35,6 +35,10 @@ class DataSink(Protocol):
     def is_full(self) -> bool:
         """True if there is enough buffered data to write it."""
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data that was written, in hexadecimal digits; empty if not computed."""
+
     def append(self, payloads: Sequence[bytes], /) -> None:
         """Append the payloads of consecutive blocks."""
 
@@ -62,10 +66,6 @@ class BoundedSink(DataSink, Protocol):
 
     active_at: float
     stored_path: bytes | None
-
-    @property
-    def sha256(self) -> str:
-        """SHA-256 of the data that was written, in hexadecimal digits; empty if not computed."""
 
     @property
     def room(self) -> float:

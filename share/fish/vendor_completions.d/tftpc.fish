@@ -48,7 +48,7 @@ function _shtab_tftpc_using
 end
 
 set -g _shtab_tftpc_commands get put probe prompt
-set -g _shtab_tftpc_opts_with_value --blksize --encoding --first-block --limit-rate --local --max-size --min-rate --mode --output --parallel --patience --port --retry --rollover --timeout --windowsize -o
+set -g _shtab_tftpc_opts_with_value --blksize --checksum --encoding --first-block --limit-rate --local --max-size --min-rate --mode --output --parallel --patience --port --retry --rollover --timeout --windowsize -o
 
 complete -c tftpc -e
 complete -c tftpc -f
@@ -77,6 +77,7 @@ complete -c tftpc -n '_shtab_tftpc_using get' -l encoding -x -d 'encoding of fil
 complete -c tftpc -n '_shtab_tftpc_using get' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using get' -s v -l verbose -d 'print every packet and the agreed options'
 complete -c tftpc -n '_shtab_tftpc_using get' -l json -d 'print one JSON object for each file'
+complete -c tftpc -n '_shtab_tftpc_using get' -l checksum -xka "sha256" -d 'also print the SHA-256 of each file'
 complete -c tftpc -n '_shtab_tftpc_using get' -l retry -x -d 'repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)'
 complete -c tftpc -n '_shtab_tftpc_using get' -l parallel -x -d 'transfer up to N files at the same time, 1 to 256 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using; and test $_shtab_tftpc_npos -eq 0' -a put -d 'write files to a server'
@@ -98,6 +99,7 @@ complete -c tftpc -n '_shtab_tftpc_using put' -l encoding -x -d 'encoding of fil
 complete -c tftpc -n '_shtab_tftpc_using put' -s q -l quiet -d 'print only errors'
 complete -c tftpc -n '_shtab_tftpc_using put' -s v -l verbose -d 'print every packet and the agreed options'
 complete -c tftpc -n '_shtab_tftpc_using put' -l json -d 'print one JSON object for each file'
+complete -c tftpc -n '_shtab_tftpc_using put' -l checksum -xka "sha256" -d 'also print the SHA-256 of each file'
 complete -c tftpc -n '_shtab_tftpc_using put' -l retry -x -d 'repeat a transfer up to N times after a timeout, ERROR 0 or ERROR 3 (default: 0)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l parallel -x -d 'transfer up to N files at the same time, 1 to 256 (default: 1)'
 complete -c tftpc -n '_shtab_tftpc_using put' -l first-block -xka "0 1" -d 'number of the first block of an upload; 0 for servers that count from 0 (default: 1)'

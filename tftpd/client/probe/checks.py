@@ -280,6 +280,7 @@ class CountingSink:
         seconds: Time from the negotiation to the last block.
     """
 
+    sha256 = ""
     blocking_device: int | None = None
     is_full = False
 
