@@ -484,6 +484,7 @@ def test_without_patterns_brackets_are_part_of_the_name(tftpc, url, running):
     assert (done.returncode, done.stdout) == (0, b"brackets")
 
 
+@pytest.mark.check
 def test_parallel_transfers_run_at_the_same_time(tftpc, silent_server):
     """Each of four requests waits for a second; one after the other they would take four."""
     port = silent_server.getsockname()[1]
@@ -525,6 +526,7 @@ def test_an_interrupt_ends_all_parallel_transfers(tmp_path, silent_server):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.check
 def test_a_timeout_is_tried_again(tmp_path, silent_server):
     port = silent_server.getsockname()[1]
     url = f"tftp://127.0.0.1:{port}/x"
@@ -562,6 +564,7 @@ def test_only_temporary_errors_are_tried_again(tftpc, silent_server, code, attem
     assert len(peers) == attempts
 
 
+@pytest.mark.check
 def test_the_rate_is_limited(tftpc, url, tmp_path):
     started = time.monotonic()
     done = tftpc("get", "--json", "--limit-rate", "64k", f"{url}/file")

@@ -203,6 +203,7 @@ def test_a_closed_pipe_ends_a_command_quietly(config, command):
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.check
 def test_a_full_disk_under_standard_output_is_reported(config):
     with open("/dev/full", "wb") as full:
         ended = _run_into(full, "check", config)
@@ -218,6 +219,7 @@ def test_bad_usage_exits_with_2():
     assert ended.value.code == 2
 
 
+@pytest.mark.check
 def test_run_serves_in_the_foreground(tmp_path):
     port = free_port()
     (tmp_path / "file").write_bytes(b"content")

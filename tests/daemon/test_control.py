@@ -56,6 +56,7 @@ def _ask(path, line):
     return data
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(("workers", "has_page"), [(1, False), (2, True)])
 def test_transfers_are_listed_and_ended_in_all_workers(tmp_path, path, capsys, workers, has_page):
     status = {"socket": str(tmp_path / "status.sock")} if has_page else False

@@ -22,6 +22,7 @@ def _run(program, *arguments, selected):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     ("name", "command"),
     [("tftpd", (TFTPD,)), ("tftpd", (TWISTD, "tftp")), ("tftpc", (TFTPC,))],
@@ -60,6 +61,7 @@ def test_the_data_plane_in_c_is_an_error_without_the_extension():
     assert ended.stderr.startswith("TFTPD_DATAPLANE=C: the extension cannot be loaded: import of ")
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_log_names_the_data_plane_once(tmp_path, workers):
     with daemon(tmp_path, workers=workers) as running:

@@ -1,5 +1,6 @@
 """`tftpd init` writes configurations that have no problems."""
 
+import io
 import os
 import pty
 import select
@@ -19,7 +20,7 @@ RUN = "import sys; from tftpd.daemon.cli import main; sys.exit(main(sys.argv[1:]
 @pytest.fixture
 def init(tmp_path, capsys, monkeypatch):
     """Return a function that runs the command without a terminal."""
-    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115 pytest replaces it again
+    monkeypatch.setattr("sys.stdin", io.StringIO())
 
     def run(*arguments, status=0):
         path = tmp_path / "etc" / "tftpd.yaml"

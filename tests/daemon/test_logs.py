@@ -395,6 +395,7 @@ def test_a_fifo_in_place_of_the_file_does_not_block_the_daemon(tmp_path):
     assert (tmp_path / "log.1").read_text() == "one\ntwo\n"
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGHUP"])
 def test_the_signals_of_log_rotation_do_not_end_the_daemon(tmp_path, name):
     """The daemon follows the file by itself."""

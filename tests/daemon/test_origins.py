@@ -150,6 +150,7 @@ def test_many_clients_cause_one_question(tmp_path, origin, cache, workers):
         assert gets == ["/kernel"]
 
 
+@pytest.mark.check
 def test_a_local_file_comes_first_and_an_absent_name_is_not_found(tmp_path, origin, cache):
     with _origin_daemon(tmp_path, origin, cache) as running:
         (running.root / "kernel").write_bytes(b"local")
@@ -160,6 +161,7 @@ def test_a_local_file_comes_first_and_an_absent_name_is_not_found(tmp_path, orig
         assert [request.target for request in origin.requests] == ["/absent", "/absent.j2"]
 
 
+@pytest.mark.check
 def test_a_template_at_the_origin_is_rendered(tmp_path, origin, cache):
     def answer(handler, request):
         if request.target == "/pxelinux.cfg.j2":

@@ -38,6 +38,7 @@ def start_transfer(port, *options):
     return sock, tid
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_reload_changes_directories_and_running_transfers_continue(tmp_path, other, workers):
     with daemon(tmp_path, workers=workers) as running:
@@ -121,6 +122,7 @@ def test_changed_keys_that_need_a_restart_are_logged(tmp_path, other):
         assert get(running.port, b"file") == b"new"
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_reload_that_hangs_delays_no_request(tmp_path, other, workers):
     """A FIFO takes the place of a file system that does not answer."""

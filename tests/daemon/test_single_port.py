@@ -43,6 +43,7 @@ def finish(sock, tid):
         sock.sendto(b"\0\4\0\2", tid)
 
 
+@pytest.mark.check
 @WORKERS
 def test_all_packets_come_from_the_listening_port(tmp_path, workers):
     with single(tmp_path, workers=workers) as running, ExitStack() as held:
@@ -208,6 +209,7 @@ def test_draining_finishes_transfers_and_accepts_no_requests(tmp_path, workers):
         assert [outcome for outcome in outcomes if outcome != "refused"] == ["done"] * 6
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_transfer_that_takes_too_long_gets_an_error_from_the_port(tmp_path, workers):
     with single(tmp_path, workers=workers, drain_timeout=0.2) as running:

@@ -139,6 +139,7 @@ def test_requests_are_served_during_the_drain_delay_while_health_is_503(tmp_path
         assert len(delays) == 1
 
 
+@pytest.mark.check
 @WORKERS
 def test_a_second_signal_ends_the_drain_delay(tmp_path, workers):
     with daemon(tmp_path, workers=workers, drain_delay=LONG_SECONDS) as running:

@@ -70,6 +70,7 @@ def test_the_error_of_a_template_is_logged_and_not_sent_to_the_client(serving):
     assert "none" in event["detail"]
 
 
+@pytest.mark.check
 def test_an_endless_template_delays_no_other_client(serving):
     refusals = []
 
@@ -103,6 +104,7 @@ def test_a_repeated_request_is_rendered_once_and_sent_once(serving):
     assert [event["outcome"] for event in serving.awaited(1)] == ["done"]
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_template_processes_end_with_the_daemon(serving, how):
     plain.get(serving.port, b"cfg/web4")

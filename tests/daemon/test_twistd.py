@@ -181,6 +181,7 @@ def _config(tmp_path, address, port):
     return str(config)
 
 
+@pytest.mark.check
 def test_a_port_in_use_is_reported_in_one_line(tmp_path):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -192,6 +193,7 @@ def test_a_port_in_use_is_reported_in_one_line(tmp_path):
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
+@pytest.mark.check
 def test_an_address_of_another_host_is_reported_in_one_line(tmp_path):
     ended = _twistd("tftp", "--config", _config(tmp_path, "192.0.2.1", 6969))
     assert ended.returncode == 1
@@ -229,6 +231,7 @@ def _started_as_nobody(installed):
         process.wait(TIMEOUT_SECONDS)
 
 
+@pytest.mark.check
 @only_root
 def test_root_is_dropped_after_the_port_is_bound(installed):
     with _started_as_nobody(installed) as (process, address, root, log):
@@ -239,6 +242,7 @@ def test_root_is_dropped_after_the_port_is_bound(installed):
         assert (root / "new").stat().st_uid == NOBODY.pw_uid
 
 
+@pytest.mark.check
 @only_root
 def test_the_shipped_profiles_are_read_before_root_is_dropped(installed):
     (installed / "tftpd" / "config" / "profiles.yaml").chmod(0o600)

@@ -42,6 +42,7 @@ def _reach_all(running: RunningDaemon, workers: int) -> list[dict[str, Any]]:
     return running.awaited(before + 16 * workers)
 
 
+@pytest.mark.check
 def test_clients_are_spread_over_the_workers_and_the_log_names_the_worker(tmp_path):
     with daemon(tmp_path, workers=2) as running:
         transfers = _reach_all(running, 2)

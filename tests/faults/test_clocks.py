@@ -65,7 +65,12 @@ def test_only_timestamps_use_the_wall_clock():
     package = CHECKOUT / "tftpd"
     files = {str(path.relative_to(package)): path.read_text() for path in package.rglob("*.py")}
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
+        "access/stored_names.py",  # date in the name of an upload
         "daemon/access_log.py",  # time of a log line
+        "daemon/event_process.py",  # age of an event, across a restart
+        "daemon/event_supervisor.py",  # time of an event
+        "events/queue.py",  # age of an event, across a restart
+        "events/webhooks.py",  # time of the signature
         "daemon/explain/cached_objects.py",  # age of an object, which another process stored
         "http/connection.py",  # the header Date
         "http/request.py",  # the same, and the age of a file's date
@@ -75,6 +80,8 @@ def test_only_timestamps_use_the_wall_clock():
         "status/metrics.py",  # time of the last reload
         "status/state_file.py",  # ends of transfers, across a restart
         "server/packet_capture.py",  # arrival of a packet
+        "status/service.py",  # last uploads of devices, across a restart
+        "storage/versions.py",  # names of versions, and their age
         "storage/negative_cache.py",  # age of the time of modification of a directory
     }
 
@@ -87,6 +94,7 @@ def test_the_monotonic_clock_of_python_stops_during_a_suspend():
     )  # not CLOCK_BOOTTIME: clock_gettime(2)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_stopped_daemon_continues_its_transfers_when_it_runs_again(tmp_path, seconds):
     """A debugger, the migration of a virtual machine and swapping stop a process, too."""

@@ -37,6 +37,7 @@ def test_a_kill_during_fifty_uploads_leaves_no_incomplete_file(tmp_path):
             assert (watched.root / f"new{n}").read_bytes() == CONTENT
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.nightly)])
 def test_a_daemon_with_workers_can_start_directly_after_a_kill(tmp_path, times):
     port = free_port()
@@ -50,6 +51,7 @@ def test_a_daemon_with_workers_can_start_directly_after_a_kill(tmp_path, times):
         upload.__exit__()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.nightly)])
 def test_killed_workers_lose_only_their_own_transfers(tmp_path, times):
     with watched_daemon(tmp_path, workers=2) as watched:

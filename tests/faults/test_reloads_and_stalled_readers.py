@@ -37,6 +37,7 @@ def _reload_until(watched, stop):
     replace_config(good)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("seconds", [1, pytest.param(20, marks=pytest.mark.nightly)])
 def test_no_transfer_fails_during_a_hundred_reloads_per_second(tmp_path, workers, seconds):
@@ -125,6 +126,7 @@ class PausingReader:
                 self._running.wait()
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_transfers_continue_while_the_pipe_of_the_log_is_full(tmp_path, workers):
     with PausingReader(tmp_path / "log") as reader:
@@ -146,6 +148,7 @@ def test_transfers_continue_while_the_pipe_of_the_log_is_full(tmp_path, workers)
         assert watched.running.process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.check
 def test_http_clients_that_never_read_do_not_delay_transfers_or_fill_the_memory(tmp_path):
     with watched_daemon(tmp_path) as watched:
         for number in range(100):  # the answer is long now

@@ -182,6 +182,7 @@ def test_a_file_that_changes_during_a_read_arrives_intact_or_ends_with_an_error(
     (watched.root / "sub").rename(watched.root.parent / change.__name__)
 
 
+@pytest.mark.check
 def test_a_permission_change_applies_to_the_next_request(tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root has capabilities to drop")

@@ -191,6 +191,7 @@ def test_a_daemon_shows_its_devices_across_a_restart(tmp_path):
         )
 
 
+@pytest.mark.check
 def test_a_program_learns_that_a_device_is_overdue(tmp_path):
     program = tmp_path / "notify"
     program.write_text(

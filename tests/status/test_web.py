@@ -373,6 +373,7 @@ def test_a_unix_socket_in_use_is_not_replaced(tmp_path):
         assert _health_over(path).endswith(b"ok\n")
 
 
+@pytest.mark.check
 def test_a_port_in_use_ends_the_start_with_one_line(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -422,6 +423,7 @@ def test_without_configuration_no_socket_is_opened_and_no_library_imported(tmp_p
     assert loaded.stdout == "[]\n"
 
 
+@pytest.mark.check
 def test_health_reports_that_the_daemon_drains(tmp_path):
     """A stopped worker delays the end of the daemon."""
     with web(tmp_path, workers=2) as page:
@@ -651,6 +653,7 @@ def test_requests_to_the_page_are_not_logged(tmp_path):
         assert page.running.events()[before:] == []
 
 
+@pytest.mark.check
 def test_the_number_of_listed_sessions_is_bounded(tmp_path):
     with web(tmp_path) as page, ExitStack() as sockets:
         (page.running.root / "file").write_bytes(b"x" * 5000)

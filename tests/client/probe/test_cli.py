@@ -60,12 +60,14 @@ def test_the_report_is_printed_as_a_table(running):
     assert done.returncode == 0
 
 
+@pytest.mark.check
 def test_missing_and_refused_files_have_different_exit_statuses(running):
     url = f"tftp://127.0.0.1:{running.port}"
     assert probe(f"{url}/none").returncode == 3
     assert probe(f"{url}/../etc/passwd").returncode == 4
 
 
+@pytest.mark.check
 def test_a_server_that_does_not_answer_exits_with_5():
     done = probe("--json", "--patience", "1", f"tftp://127.0.0.1:{free_port()}/f")
     assert done.returncode == 5
