@@ -335,3 +335,20 @@ def test_a_name_that_could_be_the_prefix_of_a_directory_has_one_spelling():
     mounts = Mounts([TOP, Mount((closed,), (Root(Path("/b")),))], GB_18030)
     (grant,) = mounts.authorize_read(closed.decode("gb18030").encode() + b"/x", CLIENT)
     assert grant.encodings == ()
+
+
+def test_a_mac_address_in_a_name_is_used_only_where_it_is_configured():
+    mounts = Mounts(
+        [
+            Mount((b"boot",), (Root(Path("/b")),), ReadPolicy(), mac_from_name=True),
+            Mount((b"other",), (Root(Path("/o")),), ReadPolicy()),
+        ]
+    )
+    name, mac = b"pxelinux.cfg/01-52-54-00-12-34-56", bytes.fromhex("525400123456")
+    unknown = ClientIdentity(ip_address("192.0.2.7"), neighbour=lambda: None)
+    assert mounts.identify(b"boot/" + name, unknown).mac == mac
+    assert mounts.identify(b"boot/default", unknown) is unknown
+    assert mounts.identify(b"other/" + name, unknown) is unknown
+    assert mounts.identify(b"none/" + name, unknown) is unknown
+    known = ClientIdentity(ip_address("192.0.2.7"), neighbour=lambda: bytes(6))
+    assert mounts.identify(b"boot/" + name, known) is known

@@ -114,3 +114,15 @@ def test_a_bad_text_is_refused(text):
 def test_the_mac_address_is_looked_up_if_store_as_needs_it():
     assert _mounts("{mac}/{name}").needs_mac
     assert not _mounts("{ip}/{name}").needs_mac
+
+
+@pytest.mark.parametrize("requested", [(b"..",), (b"a", b"..", b"b")])
+def test_a_name_with_a_parent_directory_is_refused_after_expansion(requested):
+    with pytest.raises(RequestRefused, match="gives no valid name"):
+        parse_stored_name("{name}").expand_for(CLIENT, None, requested)
+
+
+def test_without_store_as_an_upload_has_the_requested_name():
+    mounts = Mounts([Mount((), (Root(Path("/srv")),), write=WritePolicy())])
+    grants = mounts.authorize_write(b"//cfg/x", CLIENT)
+    assert mounts.stored_name(b"//cfg/x", grants, CLIENT) == b"//cfg/x"

@@ -2,7 +2,19 @@
 
 import pytest
 
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted
+from tftpd.protocol.errors import (
+    AccessDenied,
+    AlreadyExists,
+    DiskFull,
+    ErrorCode,
+    ErrorText,
+    NotFound,
+    Refusal,
+    RequestRefused,
+    ResourceExhausted,
+    ServerError,
+    server_error_class,
+)
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
@@ -26,3 +38,25 @@ def test_resource_exhausted_is_a_refusal():
     error = ResourceExhausted(ErrorCode.NOT_DEFINED, "EMFILE", ErrorText.OUT_OF_MEMORY)
     assert isinstance(error, RequestRefused)
     assert (error.code, error.text) == (ErrorCode.NOT_DEFINED, "Server is out of memory")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (0, ServerError),
+        (1, NotFound),
+        (2, AccessDenied),
+        (3, DiskFull),
+        (4, ServerError),
+        (5, ServerError),
+        (6, AlreadyExists),
+        (7, Refusal),
+        (8, Refusal),
+        (99, ServerError),
+        (None, ServerError),
+    ],
+)
+def test_the_code_of_an_error_packet_selects_the_exception(code, error):
+    assert server_error_class(code) is error
+    raised = error("text", code)
+    assert (raised.text, raised.code, str(raised)) == ("text", code, "text")
