@@ -517,7 +517,10 @@ def test_an_interrupt_ends_all_parallel_transfers(tmp_path, silent_server):
         for peer in peers:
             silent_server.sendto(b"\0\3\0\1" + bytes(512), peer)
         client.send_signal(signal.SIGINT)
-        assert client.wait(LIMIT) == 130
+        try:
+            assert client.wait(LIMIT) == 130
+        finally:
+            client.kill()
     errors = set()
     while errors != peers:
         datagram, peer = silent_server.recvfrom(600)

@@ -8,11 +8,12 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any, BinaryIO, TextIO
 
 from tftpd.access.paths import printable_name
@@ -75,20 +76,38 @@ class CommandRunner:
 
     def _run_parallel(self, n_parallel: int) -> list[int]:
         """Run the transfers in threads. Print each result when it is there."""
-        from concurrent.futures import ThreadPoolExecutor, as_completed  # slow, and seldom needed
+        # Not an executor: an interrupt in its `as_completed` can leave a lock taken for ever.
+        pending: SimpleQueue[int] = SimpleQueue()
+        ended: SimpleQueue[tuple[int, TransferResult | Exception]] = SimpleQueue()
+        for number in range(len(self._jobs)):
+            pending.put(number)
 
-        jobs, pool = self._jobs, ThreadPoolExecutor(n_parallel)
+        def work() -> None:
+            with suppress(Empty):
+                while not self._cancelled.is_set():
+                    number = pending.get_nowait()
+                    try:
+                        ended.put((number, self._run_job(self._jobs[number])))
+                    except Exception as error:
+                        ended.put((number, error))
+
+        threads = [Thread(target=work) for _ in range(n_parallel)]
+        statuses = [0] * len(self._jobs)
         try:
-            running = {pool.submit(self._run_job, job): n for n, job in enumerate(jobs)}
-            statuses = [0] * len(jobs)
-            for done in as_completed(running):
-                n = running[done]
-                statuses[n] = self._print_outcome(jobs[n], done.result())
+            for thread in threads:
+                thread.start()
+            for _ in self._jobs:
+                number, outcome = ended.get()
+                if isinstance(outcome, Exception) and not isinstance(outcome, TransferError):
+                    raise outcome
+                statuses[number] = self._print_outcome(self._jobs[number], outcome)
             return statuses
         finally:
             # After an exception, such as KeyboardInterrupt, the servers of the others get an ERROR.
             self._cancelled.set()
-            pool.shutdown(cancel_futures=True)
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
 
     def _run_job(self, job: TransferJob) -> TransferResult | TransferError:
         """Run a transfer, and again after a failure that may be temporary."""
