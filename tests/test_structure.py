@@ -18,7 +18,7 @@ SMALL_MODULE_LINES = 50
 # Names that say the same in each package.
 REPEATED_NAMES = {
     *("errors", "cli", "client", "profiles", "variables", "types", "settings"),
-    *("service", "worker", "request", "server", "origins", "protocol"),
+    *("service", "worker", "request", "server"),
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemons import CHECKOUT
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.config import origin_checks
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import load_settings

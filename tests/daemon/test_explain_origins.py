@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.config import origin_checks
 from tftpd.config.loader import load_settings
 from tftpd.daemon.cli import main
@@ -16,7 +16,7 @@ from tftpd.daemon.explain.cached_objects import CachedObjects
 from tftpd.origins.cache import DiskCache
 from tftpd.origins.factory import origin_identity
 from tftpd.origins.stores import ObjectInfo
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 
 CONFIGURATION = """
 origins:

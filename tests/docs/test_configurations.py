@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import BLOCKS, PAGES, TOP, Block
-from tftpd.access.origins import is_origin
+from tftpd.access.origin_roots import is_origin
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import build_schema, load_settings
 from tftpd.config.settings import Settings

@@ -3,7 +3,7 @@
 from twisted.internet.defer import Deferred
 
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.source import FileLike
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.origins.settings import Origin
 from tests.support.programs import library
 from tests.support.web_origin import web_origin
-from tftpd.access.origins import OriginRoot, object_key
+from tftpd.access.origin_roots import OriginRoot, object_key
 from tftpd.access.paths import split_name
 from tftpd.origins.factory import open_store
 from tftpd.origins.stores import ObjectNotFound, OriginError

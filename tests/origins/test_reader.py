@@ -6,12 +6,12 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tftpd.access.origins import OriginRoot
-from tftpd.origins.protocol import Open, WaitForEnd
+from tftpd.access.origin_roots import OriginRoot
+from tftpd.origins.fetcher_messages import Open, WaitForEnd
 from tftpd.origins.reader import OriginReader
 from tftpd.protocol.errors import ErrorText, HostFault, RequestRefused, ResourceExhausted
 from tftpd.storage.block_ring import BlockRing
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 
 ROOT = OriginRoot("web")
 CONTENT = bytes(range(200))

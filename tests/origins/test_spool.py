@@ -4,14 +4,14 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import WritePolicy
 from tftpd.origins import answers as answer_caches
 from tftpd.origins.answers import CallQueue
-from tftpd.origins.protocol import AbortUpload, CheckCreate, GrowUpload, StoreUpload
+from tftpd.origins.fetcher_messages import AbortUpload, CheckCreate, GrowUpload, StoreUpload
 from tftpd.origins.spool import UploadSpool
 from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused, ResourceExhausted
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 
 ROOT = OriginRoot("fleet", (b"backup",))
 REPLACE = WritePolicy(create=True, overwrite=True)

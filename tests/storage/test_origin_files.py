@@ -6,14 +6,14 @@ import pytest
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, parse_root
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
 from tftpd.protocol.negotiation import OptionLimits
 from tftpd.protocol.packets import Wrq
 from tftpd.server.request import resolve_write
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import MemorySource
 

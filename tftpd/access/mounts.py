@@ -19,7 +19,7 @@ from pathlib import Path
 from tftpd.access import paths
 from tftpd.access.client import ClientIdentity, find_mac
 from tftpd.access.fallbacks import Fallback, fold
-from tftpd.access.origins import OriginRoot, is_origin, split_origin
+from tftpd.access.origin_roots import OriginRoot, is_origin, split_origin
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import (
     ANYWHERE,

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import parse_root
-from tftpd.access.origins import is_origin
+from tftpd.access.origin_roots import is_origin
 from tftpd.access.paths import escape_control_chars
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import Networks, contains

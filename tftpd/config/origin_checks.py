@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 from tftpd.access.fallbacks import Fallback
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.paths import escape_control_chars
 from tftpd.config.directories import DirectorySection, WriteSection
 from tftpd.config.errors import Path, suggest

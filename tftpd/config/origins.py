@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from tftpd.access.origins import ORIGIN_NAME, split_prefix
+from tftpd.access.origin_roots import ORIGIN_NAME, split_prefix
 from tftpd.config import types
 from tftpd.config.types import ConfigModel, InvalidCombination
 

@@ -41,7 +41,7 @@ from tftpd.server.lookups import Lookup
 from tftpd.server.request import ResolvedRead, resolve_read
 from tftpd.server.snapshot import SessionSnapshot, SessionState
 from tftpd.storage.dentry_cache import WouldBlock
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.source import FileLike, MemorySource
 
 _METHODS = (b"GET", b"HEAD")

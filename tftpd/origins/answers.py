@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.protocol.errors import ErrorCode, ResourceExhausted
 
 _MAX_ANSWERS = 4096

@@ -27,9 +27,7 @@ from tftpd.access.paths import TEMPORARY
 from tftpd.config.origins import SPOOL, OriginSection
 from tftpd.origins.cache import CachedObject, CacheError, DiskCache
 from tftpd.origins.factory import origin_identity
-from tftpd.origins.fills import InReactor, RunningFill
-from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
-from tftpd.origins.protocol import (
+from tftpd.origins.fetcher_messages import (
     MAX_REASON_CHARS,
     AbortUpload,
     AnswerState,
@@ -41,6 +39,8 @@ from tftpd.origins.protocol import (
     UploadState,
     WaitForEnd,
 )
+from tftpd.origins.fills import InReactor, RunningFill
+from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
 from tftpd.origins.statistics import FetcherStatistics, OriginStatistics
 from tftpd.origins.stores import (
     NotModified,

@@ -20,17 +20,17 @@ from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.config.origins import FETCHER_SOCKET
 from tftpd.origins.answers import AnswerCache, CallQueue
 from tftpd.origins.cache import open_cached
-from tftpd.origins.protocol import AnswerState, CacheState, CheckCreate, Open, WaitForEnd
+from tftpd.origins.fetcher_messages import AnswerState, CacheState, CheckCreate, Open, WaitForEnd
 from tftpd.origins.spool import Call, UploadSpool
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.errors import refusal_for
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.source import FileLike, FileSource
 from tftpd.storage.upload import ReceivedFile
 

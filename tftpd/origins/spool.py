@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import WritePolicy
 from tftpd.config.origins import SPOOL
 from tftpd.origins.answers import AnswerCache, CallQueue
-from tftpd.origins.protocol import (
+from tftpd.origins.fetcher_messages import (
     AbortUpload,
     CheckCreate,
     GrowUpload,
@@ -30,7 +30,7 @@ from tftpd.origins.protocol import (
 )
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import translate_os_errors
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.tempfiles import create_temporary
 from tftpd.storage.upload import ReceivedFile, check_size
 

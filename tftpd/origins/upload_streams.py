@@ -19,8 +19,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from tftpd.origins.fetcher_messages import MAX_REASON_CHARS, UploadState
 from tftpd.origins.fills import InReactor
-from tftpd.origins.protocol import MAX_REASON_CHARS, UploadState
 from tftpd.origins.stores import ConditionsIgnored, ObjectExists, OriginError, Store
 
 STREAM_BYTES = 5 << 20

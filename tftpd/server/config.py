@@ -18,7 +18,7 @@ from tftpd.protocol.result import TransferResult, TransferStart
 from tftpd.protocol.retransmission import RetransmitPolicy
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.request import Render, RequestHandler, no_render
-from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
+from tftpd.storage.origin_files import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.storage.resolver import FileResolver
 

@@ -13,7 +13,7 @@ from tftpd.protocol.negotiation import Mode, OptionLimits, TransferOptions
 from tftpd.protocol.packets import Ack, ErrorPacket, Oack, Rrq, Wrq, decode
 from tftpd.server.request import Render, resolve_read, resolve_write
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike
 

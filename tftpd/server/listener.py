@@ -32,7 +32,7 @@ from tftpd.server.lookups import Lookup, LookupQueue
 from tftpd.server.session_factory import IncomingRequest, ResolvedRequest, SessionFactory
 from tftpd.server.session_table import SessionTable
 from tftpd.storage.dentry_cache import WouldBlock
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 
 _WELL_KNOWN_PORT = 69  # of other servers, if this one has another port
 # Questions to origins for one request. There may be as many lookups with other names and roots,

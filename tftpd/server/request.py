@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mounts
-from tftpd.access.origins import OriginRoot, object_key
+from tftpd.access.origin_roots import OriginRoot, object_key
 from tftpd.access.paths import RequestName
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.access.rewrite import apply_rules

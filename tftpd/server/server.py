@@ -39,7 +39,7 @@ from tftpd.server.packet_capture import PacketCapture
 from tftpd.server.request import RequestHandler
 from tftpd.server.session_table import SessionTable, SharedCounter
 from tftpd.server.snapshot import Snapshot, merge_snapshots, snapshot
-from tftpd.storage.origins import AnswerNeeded, NoOrigins, OriginFiles
+from tftpd.storage.origin_files import AnswerNeeded, NoOrigins, OriginFiles
 from tftpd.storage.quota import UsageTracker
 from tftpd.templates.renderer import TemplateRenderer
 

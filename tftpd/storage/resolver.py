@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import Candidate, Fallback, LastReads
 from tftpd.access.mounts import Mounts, NoMatchingDirectory
-from tftpd.access.origins import OriginRoot, object_key
+from tftpd.access.origin_roots import OriginRoot, object_key
 from tftpd.access.paths import TEMPLATE, RequestName, is_template, printable_name
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused, ResourceExhausted
@@ -22,7 +22,7 @@ from tftpd.storage.casefold import ScanBudget, match_case_insensitive
 from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import add_path, translate_os_errors
 from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
-from tftpd.storage.origins import NoOrigins, OriginFiles
+from tftpd.storage.origin_files import NoOrigins, OriginFiles
 from tftpd.storage.source import FileLike, FileSource
 
 TEMPLATED = "template"

@@ -10,7 +10,7 @@ from hashlib import blake2b, sha256
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.storage.errors import refusal_for, translate_os_errors

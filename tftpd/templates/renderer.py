@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tftpd.access.mounts import Mount
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.paths import is_template
 from tftpd.access.policy import Grant, ReadPolicy, RenderLimits
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused, ResourceExhausted

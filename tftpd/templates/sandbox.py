@@ -11,7 +11,7 @@ import jinja2
 from jinja2 import Environment, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.paths import (
     PARENT,
     Name,

@@ -4,14 +4,14 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.config.origins import OriginSection
 from tftpd.config.settings import Settings
 from tftpd.origins.cache import CachedObject, find_on_disk
 from tftpd.origins.factory import origin_identity
 from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.source import FileLike, FileSource
 
 _STATES = {

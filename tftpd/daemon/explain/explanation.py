@@ -9,7 +9,7 @@ from typing import Any
 
 from tftpd.access.client import ClientIdentity, MacAddress
 from tftpd.access.mounts import Mount, Mounts
-from tftpd.access.origins import OriginRoot, object_key
+from tftpd.access.origin_roots import OriginRoot, object_key
 from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import ANYWHERE, Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
@@ -31,7 +31,7 @@ from tftpd.server.listener import accepts_broadcast
 from tftpd.server.listening_port import upload_window_bytes
 from tftpd.server.memory import MemoryBudget
 from tftpd.server.neighbours import Neighbours
-from tftpd.storage.origins import AnswerNeeded
+from tftpd.storage.origin_files import AnswerNeeded
 from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import MemorySource
 from tftpd.storage.walk import WalkStep, trace_walk

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import SERIALS, Mount, Mounts, parse_root, parse_serials
-from tftpd.access.origins import MAX_KEY_BYTES, OriginRoot, object_key
+from tftpd.access.origin_roots import MAX_KEY_BYTES, OriginRoot, object_key
 from tftpd.access.placeholders import InvalidPlaceholder
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused

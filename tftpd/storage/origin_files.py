@@ -6,7 +6,7 @@ asked first, `AnswerNeeded` is raised, and the request is resolved again after t
 
 from typing import NoReturn, Protocol
 
-from tftpd.access.origins import OriginRoot
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault
 from tftpd.storage.source import FileLike
