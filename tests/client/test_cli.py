@@ -15,6 +15,8 @@ from contextlib import suppress
 import pytest
 
 from tests.support.daemons import CHECKOUT, daemon, until
+from tftpd.client import commands
+from tftpd.client.cli import main
 
 LIMIT = 60
 TFTPC = [sys.executable, "-m", "tftpd.client.cli"]
@@ -577,6 +579,37 @@ def test_the_rate_is_limited(tftpc, url, tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 
+def test_a_limited_transfer_has_small_blocks_even_if_large_ones_are_requested(tftpc, url):
+    done = tftpc("get", "--json", "--limit-rate", "128k", "--blksize", "65464", f"{url}/file")
+    result = json.loads(done.stdout)
+    assert (result["blksize"], result["windowsize"], result["retransmits"]) == (32_768, 1, 0)
+
+
+@pytest.mark.parametrize("n_threads", [0, 1])
+def test_without_threads_parallel_transfers_fail_or_share_those_that_run(
+    running, tmp_path, monkeypatch, capsys, n_threads
+):
+    started = []
+
+    class FewThreads(threading.Thread):
+        def start(self):
+            if len(started) >= n_threads:
+                raise RuntimeError("can't start new thread")
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(commands, "Thread", FewThreads)
+    monkeypatch.chdir(tmp_path)
+    names = ["file", "sub/other"]
+    words = ["get", "--parallel", "2", f"127.0.0.1:{running.port}", *names]
+    monkeypatch.setattr(sys, "argv", ["tftpc", *words])
+    assert main() == (0 if n_threads else 1)
+    output = capsys.readouterr()
+    assert output.err == ("" if n_threads else "tftpc: no thread can be started\n")
+    assert output.out.count(" bytes in ") == (2 if n_threads else 0)
+
+
+@pytest.mark.check
 def test_the_rate_of_an_upload_is_limited(tftpc, running, url, tmp_path):
     (tmp_path / "up").write_bytes(CONTENT)
     started = time.monotonic()

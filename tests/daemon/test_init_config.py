@@ -70,7 +70,9 @@ def test_without_a_terminal_nothing_is_asked(init):
 
 def test_an_existing_file_stays(init, tmp_path):
     init("boot", "--root", str(tmp_path))
-    assert "--force replaces it" in init("mirror", "--root", str(tmp_path), status=1)
+    new = str(tmp_path / "new")
+    assert "--force replaces it" in init("mirror", "--root", new, "--create", status=1)
+    assert not os.path.exists(new)
     settings = init("mirror", "--root", str(tmp_path), "--force")
     assert settings.directories[0].read.world_readable
 

@@ -91,11 +91,18 @@ class CommandRunner:
                     except Exception as error:
                         ended.put((number, error))
 
-        threads = [Thread(target=work) for _ in range(n_parallel)]
+        threads: list[Thread] = []
         statuses = [0] * len(self._jobs)
         try:
-            for thread in threads:
-                thread.start()
+            for _ in range(n_parallel):
+                thread = Thread(target=work)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    if not threads:
+                        raise LocalError("no thread can be started") from error
+                    break  # those that run do all of the work
+                threads.append(thread)
             for _ in self._jobs:
                 number, outcome = ended.get()
                 if isinstance(outcome, Exception) and not isinstance(outcome, TransferError):
@@ -106,8 +113,7 @@ class CommandRunner:
             # After an exception, such as KeyboardInterrupt, the servers of the others get an ERROR.
             self._cancelled.set()
             for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+                thread.join()
 
     def _run_job(self, job: TransferJob) -> TransferResult | TransferError:
         """Run a transfer, and again after a failure that may be temporary."""

@@ -34,9 +34,8 @@ class ClientSettings:
         max_size: Largest file of a download in bytes. None: no limit.
         min_rate: The transfer fails if it is slower, in bytes per second over twice the idle
             timeout. 0: no limit.
-        max_rate: The transfer is not faster, in bytes per second, at least 2048. Windows are
-            reduced to a quarter of a second, so that the server does not repeat blocks. None: no
-            limit.
+        max_rate: Largest rate in bytes per second, at least 2048. Blocks and windows are reduced to
+            a quarter of a second, so that the server does not repeat blocks. None: no limit.
         sha256: True to compute the SHA-256 of the file; see `TransferResult.sha256`.
         first_block: Number of the first block of an upload: 1, or 0 for a server that counts
             from 0 and knows no options. In a download, the server's first block decides.
@@ -77,7 +76,8 @@ class ClientSettings:
         if self.max_rate is not None and self.max_rate < MIN_MAX_RATE:
             raise ValueError(f"a limit of the rate is at least {MIN_MAX_RATE} bytes per second")
         name = filename.encode() if isinstance(filename, str) else filename
-        blksize = min(path_blksize, self._paced_bytes) if self.blksize is None else self.blksize
+        blksize = path_blksize if self.blksize is None else self.blksize
+        blksize = min(blksize, self._max_window_bytes)
         windowsize = self._windowsize(blksize)
         tsize = 0 if self.mode is Mode.OCTET else None
         others = self.rollover, self.first_block, self.has_options
@@ -86,13 +86,13 @@ class ClientSettings:
         )
 
     @property
-    def _paced_bytes(self) -> int:
-        """Largest window, in bytes, that the limit of the rate allows."""
+    def _max_window_bytes(self) -> int:
+        """Largest window in bytes: a quarter of a second, if the rate is limited."""
         limit = OptionLimits().window_bytes
         return limit if self.max_rate is None else min(limit, self.max_rate // 4)
 
     def _windowsize(self, blksize: int) -> int:
-        paced = max(1, self._paced_bytes // blksize)
+        largest = max(1, self._max_window_bytes // blksize)
         if self.windowsize is None:
-            return max(1, min(DEFAULT_WINDOWSIZE, _MAX_DEFAULT_WINDOW_BYTES // blksize, paced))
-        return min(self.windowsize, paced)
+            return max(1, min(DEFAULT_WINDOWSIZE, _MAX_DEFAULT_WINDOW_BYTES // blksize, largest))
+        return min(self.windowsize, largest)

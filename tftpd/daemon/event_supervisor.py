@@ -5,7 +5,6 @@ the queue and runs the programs. A transfer never waits for either.
 """
 
 import os
-import pickle
 import sys
 import time
 import uuid
@@ -89,7 +88,6 @@ class EventSupervisor(ProcessSupervisor["EventChild"]):
         self.counts = EventCounts()
         self._rules: dict[str, list[_EventRule]] = {}
         self._node = ""
-        self._config = b""
         self._unconfirmed: dict[str, bytes] = {}
         self._drop_limiter = LogLimiter(time.monotonic)
 
@@ -164,11 +162,7 @@ class EventSupervisor(ProcessSupervisor["EventChild"]):
             self.counts.ended[key] += 0  # `rate()` needs a start at 0
         queue = settings.event_queue
         config = EventProcessConfig(settings.events, queue, queue.path, settings.log.level)
-        self._config = pickle.dumps(config)
-        if self.process is not None:
-            self.process.sendString(self._config)
-        elif self._restart is None:
-            self.start_or_retry()
+        self.send_config(config)
 
     @property
     def has_verdicts(self) -> bool:

@@ -1,7 +1,6 @@
 """Supervision of the process that fetches from origins: start, settings, replacement."""
 
 import os
-import pickle
 import stat
 import sys
 from pathlib import Path
@@ -63,7 +62,6 @@ class FetcherSupervisor(ProcessSupervisor["FetcherChild"]):
         """Create the supervisor; `configure` starts the process."""
         super().__init__(reactor, "the process that fetches from origins")
         self._credentials = take_variables(os.environ)
-        self._config = b""
 
     def configure(self, settings: Settings) -> None:
         """Use the origins and the cache of these settings from now on."""
@@ -74,11 +72,7 @@ class FetcherSupervisor(ProcessSupervisor["FetcherChild"]):
             settings.find_create_only_origins(),
             settings.log.level,
         )
-        self._config = pickle.dumps(config)
-        if self.process is not None:
-            self.process.sendString(self._config)
-        elif self._restart is None:
-            self.start_or_retry()
+        self.send_config(config)
 
     @property
     def problem(self) -> str:

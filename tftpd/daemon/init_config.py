@@ -212,12 +212,12 @@ def _quote(text: str) -> str:
 def _write(arguments: argparse.Namespace, text: str) -> int:
     """Check the configuration, then give it its name."""
     root = arguments.root or _PURPOSES[arguments.purpose].root
-    if arguments.create and (missing := _missing_directory(root)):
-        Path(missing).mkdir(parents=True)
     is_printed = arguments.output == "-"
     path = Path(arguments.output)
     if not is_printed and path.exists() and not arguments.force:
         raise _InitError(f"{path} exists; --force replaces it")
+    if arguments.create and (missing := _missing_directory(root)):
+        Path(missing).mkdir(parents=True)
     if not is_printed:
         path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(

@@ -1,5 +1,6 @@
 """Supervision of a process of the daemon: start, pings, log events, replacement."""
 
+import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -122,6 +123,7 @@ class ProcessSupervisor(ABC, Generic[AnyProcess]):
         self._reactor = reactor
         self._short_lives = 0
         self._restart: IDelayedCall | None = None
+        self._config = b""  # what `spawn` sends to a new process, if it has a configuration
         self._pings = LoopingCall(self._check_process)
         self._pings.clock = reactor
         self._is_ending = False
@@ -146,6 +148,14 @@ class ProcessSupervisor(ABC, Generic[AnyProcess]):
             pid=self.process.transport.pid,
             **self.log_fields,
         )
+
+    def send_config(self, config: object) -> None:
+        """Send a configuration to the process, pickled. Start the process if there is none."""
+        self._config = pickle.dumps(config)
+        if self.process is not None:
+            self.process.sendString(self._config)
+        elif self._restart is None:
+            self.start_or_retry()
 
     def start_or_retry(self) -> None:
         """Start the process; try again later if that fails."""

@@ -111,13 +111,7 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     if result.cache_age is not None:
         cache = {"cache_state": result.cache_state, "cache_age": round(result.cache_age, 3)}
     checksum = {"sha256": result.sha256} if result.sha256 else {}
-    return {
-        "client": result.peer[0],
-        "port": result.peer[1],
-        "protocol": result.protocol,
-        "direction": result.direction.value,
-        "file": shorten(result.filename),
-        "served_name": None if result.served_name is None else shorten(result.served_name),
+    return _request_to_json(result, shorten) | {
         "resolution_steps": result.resolution_steps,
         "outcome": result.outcome.value,
         "code": result.code,
@@ -137,15 +131,23 @@ def result_to_json(result: TransferResult, shorten: Callable[[bytes], str]) -> d
     }
 
 
+def _request_to_json(
+    source: TransferResult | TransferStart, shorten: Callable[[bytes], str]
+) -> dict[str, Any]:
+    """Return the values that are known from the request on."""
+    return {
+        "client": source.peer[0],
+        "port": source.peer[1],
+        "protocol": source.protocol,
+        "direction": source.direction.value,
+        "file": shorten(source.filename),
+        "served_name": None if source.served_name is None else shorten(source.served_name),
+    }
+
+
 def start_to_json(start: TransferStart, shorten: Callable[[bytes], str]) -> dict[str, Any]:
     """Return the values of a transfer that has started, with the keys of `result_to_json`."""
-    return {
-        "client": start.peer[0],
-        "port": start.peer[1],
-        "protocol": start.protocol,
-        "direction": start.direction.value,
-        "file": shorten(start.filename),
-        "served_name": None if start.served_name is None else shorten(start.served_name),
+    return _request_to_json(start, shorten) | {
         "resolution_steps": ", ".join(start.resolution_steps),
         "mode": start.mode.value.decode() if start.mode else None,
         "size": start.size,
