@@ -178,11 +178,11 @@ $(VENV)/.installed: $(PROJECT) | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,origins]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,tls]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,origins,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,tls,lint]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-fuzz: $(PROJECT) | $(BIN)/python
@@ -190,7 +190,7 @@ $(VENV)/.installed-fuzz: $(PROJECT) | $(BIN)/python
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-coverage: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,origins,coverage]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,origins,tls,coverage]'
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-mutants: $(PROJECT) | $(BIN)/python

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import BLOCKS, PAGES, TOP, Block
+from tests.support.programs import library
 from tftpd.access.origin_roots import is_origin
 from tftpd.config.errors import ConfigError
 from tftpd.config.loader import build_schema, load_settings
@@ -130,6 +131,8 @@ def is_kubernetes(block: Block) -> bool:
 
 @pytest.mark.parametrize("block", [b for b in YAML if not is_kubernetes(b)], ids=str)
 def test_a_configuration_in_a_document_has_no_problems(block, tmp_path):
+    if "protocol: https" in block.text:
+        library("OpenSSL")
     assert load(complete(block.text), tmp_path).build_mounts()
 
 
