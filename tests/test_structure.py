@@ -8,10 +8,10 @@ from tests.support.count_lines import BESIDE, CHECKOUT, count_below
 PACKAGE = CHECKOUT / "tftpd"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
 
-MAX_LINES = 24_420
+MAX_LINES = 24_830
 MAX_EXTENSION_LINES = 500
 MAX_LINES_BESIDE = 5_100
-MAX_MODULES = 180
+MAX_MODULES = 181
 MAX_SMALL_MODULES = 8
 SMALL_MODULE_LINES = 50
 

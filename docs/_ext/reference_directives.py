@@ -134,16 +134,22 @@ def format_default(key: Schema) -> str:
 
 
 def argument_owners(parser: ArgumentParser) -> dict[str, set[str]]:
-    """Return the description of each argument and the commands that have it ("": the program)."""
+    """Return the description of each argument and the commands that have it ("": the program).
+
+    A command also has the arguments of its own commands, such as those of `tftpd ctl set`.
+    """
     owners = defaultdict(set)
-    parsers = {"": parser}
-    for action in parser._actions:
-        if isinstance(action, _SubParsersAction):
-            parsers.update(action.choices)
-    for command, subparser in parsers.items():
-        for action in subparser._actions:
-            if action.dest not in ("help", "command"):
+
+    def collect(command: str, parser: ArgumentParser, inherited: set[str]) -> None:
+        for action in parser._actions:
+            if isinstance(action, _SubParsersAction):
+                names = inherited | {each.dest for each in parser._actions}
+                for name, subparser in action.choices.items():
+                    collect(command or name, subparser, names if command else set())
+            elif action.dest not in inherited | {"help", "command"}:
                 owners[describe_argument(action)].add(command)
+
+    collect("", parser, set())
     return owners
 
 

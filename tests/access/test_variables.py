@@ -3,7 +3,13 @@
 from ipaddress import ip_address, ip_network
 
 from tftpd.access.client import ClientIdentity
-from tftpd.access.variables import VariableRule, VariableTable
+from tftpd.access.variables import (
+    ClientValue,
+    ClientVariables,
+    VariableRule,
+    VariableTable,
+    is_mac_key,
+)
 
 MAC = bytes.fromhex("525400123456")
 NET = (ip_network("10.0.0.0/8"),)
@@ -89,3 +95,37 @@ def test_a_rule_for_other_clients_does_not_affect_later_rules():
     )
     assert table.values_for(_client(lambda: MAC)) == {"b": 2}
     assert table.values_for(_client(lambda: None)) == {"b": 2}
+
+
+def test_values_of_the_mac_address_override_those_of_the_address():
+    variables = ClientVariables()
+    assert variables.values_for(CLIENT, 100.0) == {}  # without a lookup of the MAC address
+    variables.update(
+        {
+            "10.0.0.7": {"boot": ClientValue("disk"), "site": ClientValue(7)},
+            MAC.hex(":"): {"boot": ClientValue("installer", once=True)},
+            "10.0.0.8": {"boot": ClientValue("rescue", once=True)},
+        }
+    )
+    client = _client(lambda: MAC)
+    assert variables.values_for(client, 100.0) == {"boot": "installer", "site": 7}
+    assert variables.find_single_use(client) == [MAC.hex(":")]
+    unknown = _client(lambda: None)
+    assert variables.values_for(unknown, 100.0) == {"boot": "disk", "site": 7}
+    assert variables.find_single_use(unknown) == []
+
+
+def test_a_value_ends_at_its_time_and_a_client_without_values_is_removed():
+    variables = ClientVariables()
+    variables.update({"10.0.0.7": {"boot": ClientValue("installer", expires=100.0)}})
+    client = _client(lambda: None)
+    assert variables.values_for(client, 99.9) == {"boot": "installer"}
+    assert variables.values_for(client, 100.0) == {}
+    variables.update({"10.0.0.7": {}, "10.0.0.9": {}})
+    assert variables.clients == {}
+
+
+def test_a_client_is_named_by_its_mac_or_its_ip_address():
+    assert is_mac_key("52:54:00:12:34:56")
+    assert not is_mac_key("::1")
+    assert not is_mac_key("52:54:00:12:34:56:78")

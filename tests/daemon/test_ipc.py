@@ -6,8 +6,9 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
+from tftpd.access.variables import ClientValue
 from tftpd.config.settings import Settings
-from tftpd.daemon.ipc import WorkerConfig, encode
+from tftpd.daemon.ipc import WorkerConfig, decode_variables, encode, encode_variables
 from tftpd.daemon.worker_pool import WorkerProcess, WorkerSlot
 from tftpd.protocol.negotiation import Direction, Mode
 from tftpd.protocol.result import Outcome, TransferResult
@@ -91,3 +92,8 @@ def test_messages_are_separated_however_the_pipe_splits_them():
         for byte in len(message).to_bytes(4, "big") + message:
             worker.outReceived(bytes([byte]))
     assert received == RESULTS
+
+
+def test_variables_of_clients_are_decoded():
+    clients = {"192.0.2.7": {"a": ClientValue([1, {"b": None}], 1.5, True)}, "::1": {}}
+    assert decode_variables(encode_variables(clients)) == clients

@@ -41,6 +41,7 @@ directories:
   - {path: /, root: /srv/tftp, read: {templates: true}, write: {overwrite: true}}
   - {path: /incoming, root: /srv/tftp/incoming, read: true, write: {overwrite: false}}
 status: true
+control: true
 variables: [{set: {kernel: vmlinuz, initrd: initrd.gz}}]
 drain_timeout: 0
 """

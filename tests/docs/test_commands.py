@@ -79,7 +79,7 @@ def test_the_commands_of_a_page_run(blocks, tmp_path):
     ]
     text = "".join(block.text for block in chosen if runnable(block))
     is_started = "enable --now tftpd.service" in text
-    needs_daemon = re.search(r"tftpc|curl|tftpd\.client", text) and not is_started
+    needs_daemon = re.search(r"tftpc|curl|tftpd\.client|tftpd ctl", text) and not is_started
     # A reader of these pages runs `make serve`.
     is_tutorial = blocks[0].page.parent.name in ("tutorial", "zh") or "make serve" in text
     config = "SANDBOX/home/conf/tftpd.yaml" if is_tutorial else "SANDBOX/served.yaml"
@@ -152,8 +152,17 @@ def test_every_substitute_is_used():
 @cache
 def commands(program: str) -> dict[str, argparse.ArgumentParser]:
     parser = {"tftpc": tftpc.parser, "tftpd": tftpd.parser}[program]()
-    (action,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(action.choices)
+    found = subcommands(parser)
+    for name, command in list(found.items()):
+        found |= {f"{name} {inner}": each for inner, each in subcommands(command).items()}
+    return found
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.stem)
@@ -169,7 +178,7 @@ def test_the_commands_in_the_text_exist(page):
             continue
         if name.startswith("-"):  # tftpc --no-options, of whatever subcommand
             name = next((n for n, c in commands(program).items() if name in c.format_help()), "")
-        known = commands(program).get(name)
+        known = commands(program).get(" ".join([name, *words[1:2]])) or commands(program).get(name)
         options = [word.partition("=")[0] for word in words if re.match("--?[a-z46]", word)]
         if known is None or not set(options) <= known._option_string_actions.keys():
             wrong.append(code)

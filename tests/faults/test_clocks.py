@@ -67,6 +67,8 @@ def test_only_timestamps_use_the_wall_clock():
     assert {name for name, text in files.items() if wall_clock.search(text)} == {
         "access/stored_names.py",  # date in the name of an upload
         "daemon/access_log.py",  # time of a log line
+        "daemon/client_variables.py",  # end of a value, across a restart
+        "server/config_builder.py",  # the same
         "daemon/event_process.py",  # age of an event, across a restart
         "daemon/event_supervisor.py",  # time of an event
         "events/queue.py",  # age of an event, across a restart

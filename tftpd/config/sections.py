@@ -1,5 +1,6 @@
 """The sections `limits`, `retransmit`, `log`, `status` and `trace`."""
 
+import os
 from math import inf
 from typing import Annotated, Literal, Self
 
@@ -186,6 +187,19 @@ class ControlSection(ConfigModel):
 
     socket: types.SocketPath = "/run/tftpd/ctl.sock"
     """Unix socket, open to its owner and group."""
+
+    variables: types.FilePath | None = None
+    """File that keeps the values of `tftpd ctl set`, relative to this file.
+
+    By default variables.json in the state directory of systemd; without systemd the values end
+    with the daemon.
+    """
+
+    @property
+    def variables_path(self) -> str | None:
+        """Path of the file; None: the values are in memory."""
+        directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # of systemd
+        return self.variables or (f"{directory}/variables.json" if directory else None)
 
 
 class TraceSection(ConfigModel):

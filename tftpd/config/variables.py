@@ -1,13 +1,14 @@
-"""The `variables` section: values that templates can use."""
+"""The `variables` section: values that templates can use; and the file of `tftpd ctl set`."""
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tftpd.access.variables import VariableRule
+from tftpd.access.variables import ClientValue, VariableRule
 from tftpd.config.errors import Path
 from tftpd.config.profiles import ClientConditions
 from tftpd.config.types import InvalidCombination
@@ -65,3 +66,45 @@ class VariablesSection(ClientConditions):
     def build_rule(self) -> VariableRule:
         """Build the access.VariableRule that this section describes."""
         return VariableRule(self.set, self.clients, self.mac_prefixes)
+
+
+@dataclass(frozen=True)
+class _SavedVariables:
+    """Content of the file: the number of this format, and `ClientVariables.clients`."""
+
+    format: Literal[1]
+    clients: dict[str, dict[str, ClientValue]]
+
+
+_VALUES_ADAPTER: TypeAdapter[dict[str, Any]] = TypeAdapter(Values)
+_SAVED_ADAPTER = TypeAdapter(_SavedVariables)
+
+
+def check_values(values: object) -> dict[str, Any]:
+    """Return `values`, which must be valid for `set`.
+
+    Raises:
+        ValueError: They are not; the text is the first problem, in one line.
+    """
+    try:
+        return _VALUES_ADAPTER.validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    name = ".".join(map(str, first["loc"]))
+    reason = first.get("ctx", {}).get("error", first["msg"])
+    raise ValueError(f"{name}: {reason}" if name else str(reason))
+
+
+def dump_client_variables(clients: Mapping[str, Mapping[str, ClientValue]]) -> bytes:
+    """Return the content of the file that keeps the values of single clients."""
+    saved = _SavedVariables(1, {client: dict(values) for client, values in clients.items()})
+    return _SAVED_ADAPTER.dump_json(saved)
+
+
+def load_client_variables(data: bytes) -> dict[str, dict[str, ClientValue]]:
+    """Return the values by client and name of which `dump_client_variables` made `data`.
+
+    Raises:
+        ValueError: `data` is something else.
+    """
+    return _SAVED_ADAPTER.validate_json(data).clients

@@ -162,7 +162,7 @@ def _value(document: Document, node: yaml.Node, path: Path) -> Any:
         return [_value(document, item, (*path, n)) for n, item in enumerate(node.value)]
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     text = _text(document, _expand_variables(document, str(node.value), path), path)
-    return _plain(text) if plain else text
+    return convert_scalar(text) if plain else text
 
 
 def _expand_variables(document: Document, text: str, path: Path) -> str:
@@ -214,7 +214,7 @@ def _mapping(document: Document, node: yaml.MappingNode, path: Path) -> dict[str
     return mapping
 
 
-def _plain(text: str) -> Any:
+def convert_scalar(text: str) -> Any:
     """Convert an unquoted scalar if all YAML versions agree on its meaning."""
     if text in _NULL:
         return None

@@ -16,7 +16,7 @@ from tftpd.config.errors import ConfigError, Problem, format_path
 from tftpd.config.loader import build_schema, load_settings, load_settings_and_document
 from tftpd.config.sections import ControlSection
 from tftpd.config.settings import Settings
-from tftpd.daemon.ctl import ACTIONS, run_ctl
+from tftpd.daemon.ctl import parse_duration, run_ctl
 from tftpd.daemon.dhcp_config import SERVERS as DHCP_SERVERS
 from tftpd.daemon.dhcp_config import dhcp_config
 from tftpd.daemon.explain.text import run_explain
@@ -123,16 +123,55 @@ def _add_init(commands: Any) -> None:
 
 
 def _add_ctl(commands: Any) -> None:
-    help_text = "list and end transfers, reload or drain a daemon that runs"
+    help_text = "list and end transfers, set variables, reload or drain a daemon that runs"
     ctl = commands.add_parser("ctl", help=help_text)
-    add = ctl.add_argument
-    add("action", choices=ACTIONS, help="the command for the daemon")
-    help_text = "for end: address of a client, or address and port as list shows them"
-    add("target", nargs="?", metavar="CLIENT", help=help_text)
-    add("--json", action="store_true", help="print one JSON object")
-    help_text = "the socket of the daemon (default: %(default)s)"
-    add("--socket", default=ControlSection().socket, metavar="PATH", help=help_text)
+    _add_ctl_options(ctl, ControlSection().socket, False)
     ctl.set_defaults(run=run_ctl)
+    actions = ctl.add_subparsers(
+        dest="action", required=True, metavar="ACTION", help="command for the daemon"
+    )
+
+    def add_action(name: str, about: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(name, help=about, description=about)
+        _add_ctl_options(action, argparse.SUPPRESS, argparse.SUPPRESS)
+        return action
+
+    add_action("list", "list the running transfers")
+    end = add_action("end", "end the transfers of a client")
+    help_text = "address of a client, or address and port as list shows them"
+    end.add_argument("client", metavar="CLIENT[:PORT]", help=help_text)
+    set_ = add_action("set", "set template variables of one client")
+    help_text = "MAC or IP address of a client"
+    set_.add_argument("client", metavar="CLIENT", help=help_text)
+    text = "value of a variable; lists, mappings and quoted text are JSON"
+    set_.add_argument("values", nargs="+", metavar="NAME=VALUE", help=text)
+    text = "end of the values: a time such as 90s, 30m, 12h or 7d from now"
+    set_.add_argument("--expires", type=_duration, metavar="TIME", help=text)
+    text = "end of the values: soon after the client has read a template"
+    set_.add_argument("--once", action="store_true", help=text)
+    unset = add_action("unset", "remove template variables of one client")
+    unset.add_argument("client", metavar="CLIENT", help=help_text)
+    text = "name of a variable (default: all)"
+    unset.add_argument("names", nargs="*", metavar="NAME", help=text)
+    add_action("variables", "list the template variables of single clients")
+    add_action("reload", "reload the configuration")
+    add_action("drain", "let running transfers finish, and stop the daemon")
+
+
+def _add_ctl_options(parser: argparse.ArgumentParser, socket: str, json: Any) -> None:
+    add = parser.add_argument
+    add("--json", action="store_true", default=json, help="print one JSON object")
+    help_text = "the socket of the daemon (default: %(default)s)"
+    if socket == argparse.SUPPRESS:
+        help_text = "the socket of the daemon"
+    add("--socket", default=socket, metavar="PATH", help=help_text)
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_explain(commands: Any) -> None:

@@ -18,10 +18,12 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
+from tftpd.daemon.client_variables import VariableError, VariableStore, parse_client
 from tftpd.server.snapshot import Snapshot, SnapshotSource
 from tftpd.status.json_view import running_to_json
 
 MAX_REQUEST_BYTES = 4096
+MAX_SECONDS = 366 * 86_400.0  # until a variable expires
 
 _SOCKET_MODE = 0o660
 _MAX_CONNECTIONS = 16
@@ -49,6 +51,7 @@ class ControlServer:
         reactor: Any,
         path: str,
         serving: "SnapshotSource | TransferEnder",
+        variables: VariableStore,
         reload: "Callable[[], Deferred[list[str]]]",
         take_snapshot: "Callable[[], Deferred[Snapshot]] | None",
     ) -> None:
@@ -58,6 +61,7 @@ class ControlServer:
             reactor: The reactor.
             path: Path of the socket.
             serving: The sessions.
+            variables: The template variables of single clients.
             reload: Reloads the configuration; fires with its problems.
             take_snapshot: Returns a snapshot, if another part of the daemon counts what each one
                 has; None: the sessions are asked.
@@ -65,6 +69,7 @@ class ControlServer:
         self._reactor = reactor
         self._path = path
         self._serving: Any = serving
+        self._variables = variables
         self._reload = reload
         self._take_snapshot = take_snapshot or self._ask_for_snapshot
         self._lock = DeferredLock()
@@ -74,6 +79,9 @@ class ControlServer:
             "end": self._end,
             "reload": self._reload_configuration,
             "drain": lambda request: {},
+            "set": self._set,
+            "unset": self._unset,
+            "variables": self._list_variables,
         }
         self.connections = 0
 
@@ -114,7 +122,7 @@ class ControlServer:
             return command(request)
 
         def describe(failure: Failure) -> dict[str, Any]:
-            if failure.check(RequestError):
+            if failure.check(RequestError, VariableError):
                 return {"error": str(failure.value)}
             _log.failure("internal error in a control command", failure, event="control_failed")
             return {"error": "internal error: see the log"}
@@ -149,6 +157,32 @@ class ControlServer:
             raise RequestError("expected the address of a client")
         ended: Deferred[int] = self._serving.end(host, port)
         return ended.addCallback(lambda number: {"ended": number})
+
+    def _set(self, request: dict[str, Any]) -> "Deferred[dict[str, Any]]":
+        seconds = request.get("seconds")
+        if not (seconds is None or (type(seconds) in (int, float) and 0 < seconds <= MAX_SECONDS)):
+            raise RequestError(f"expected a time of at most {MAX_SECONDS:.0f} seconds")
+        values, once = request.get("values"), request.get("once") is True
+        client = parse_client(request.get("client"))
+        stored = self._variables.set(client, values, seconds, once)  # type: ignore[arg-type]
+        _log.info(
+            "variables of {client} set: {names}",
+            event="variables_set",
+            client=client,
+            names=", ".join(values or ()),
+        )
+        is_persistent = self._variables.is_persistent
+        return stored.addCallback(lambda _: {"client": client, "persistent": is_persistent})
+
+    def _unset(self, request: dict[str, Any]) -> "Deferred[dict[str, Any]]":
+        names = request.get("names", [])
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise RequestError("expected a list of names")
+        removed = self._variables.unset(parse_client(request.get("client")), names)
+        return removed.addCallback(lambda number: {"removed": number})
+
+    def _list_variables(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"variables": self._variables.describe()}
 
     def _reload_configuration(self, request: dict[str, Any]) -> "Deferred[dict[str, Any]]":
         return self._reload().addCallback(lambda problems: {"problems": problems})

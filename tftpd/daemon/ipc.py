@@ -7,6 +7,7 @@ To a worker:
 - `QUESTION`, which asks for a snapshot.
 - `PING`, which asks for a sign of life.
 - `END` and a client as JSON: its address, and its port or null. Its transfers end.
+- `VARIABLES` and the template variables of single clients as JSON (`encode_variables`).
 - `DRAIN`. The end of the pipe means: stop at once.
 
 From a worker, a kind and a value as JSON:
@@ -17,6 +18,7 @@ From a worker, a kind and a value as JSON:
 - `snapshot`: the answer to `QUESTION`.
 - `pong`: the answer to `PING`.
 - `ended`: the answer to `END`, the number of transfers.
+- `used`: a client whose template variables for one boot were used.
 - `drained`: the removed address that has no session any longer.
 
 The process that fetches from origins gets a `FetcherConfig`, pickled, `PING` and `QUESTION`, which
@@ -35,7 +37,7 @@ A worker parses packets from untrusted peers, so the daemon must not unpickle wh
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -45,6 +47,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.protocols.basic import Int32StringReceiver
 from zope.interface import implementer
 
+from tftpd.access.variables import ClientValue
 from tftpd.config.events import EventQueueSection, EventSection
 from tftpd.config.origins import CacheSection, OriginSection
 from tftpd.config.settings import ListenSection, Settings
@@ -64,6 +67,9 @@ PING = b"ping"
 
 END = b"end"
 """Start of the message that ends transfers."""
+
+VARIABLES = b"variables"
+"""Start of the message that replaces the template variables of clients."""
 
 DRAIN = b""
 """Accept no more requests and exit once no transfer runs."""
@@ -175,6 +181,24 @@ class MessageQueue:
 def encode(kind: str, value: Any) -> bytes:
     """Return a message from a worker."""
     return json.dumps([kind, value], default=_to_json).encode()
+
+
+def encode_variables(clients: Mapping[str, Mapping[str, ClientValue]]) -> bytes:
+    """Return the message that replaces the template variables of clients, for a worker."""
+    fields = {
+        client: {name: asdict(each) for name, each in values.items()}
+        for client, values in clients.items()
+    }
+    return VARIABLES + json.dumps(fields).encode()
+
+
+def decode_variables(message: bytes) -> dict[str, dict[str, ClientValue]]:
+    """Return the variables of which `encode_variables` made `message`."""
+    clients = json.loads(message.removeprefix(VARIABLES))
+    return {
+        client: {name: ClientValue(**each) for name, each in values.items()}
+        for client, values in clients.items()
+    }
 
 
 def encode_for_events(hooks: list[str], event: dict[str, Any]) -> bytes:

@@ -28,6 +28,7 @@ from tftpd import dataplane
 from tftpd.config.errors import CertificateError, ConfigError
 from tftpd.config.loader import load_settings
 from tftpd.config.origins import SPOOL
+from tftpd.config.sections import ControlSection
 from tftpd.config.settings import Settings
 from tftpd.daemon import logs
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
@@ -232,7 +233,7 @@ class Daemon(Service):
         if self._page is not None:
             self._page.start(self._serving)
         if self.settings.control is not None:
-            self._start_control(self.settings.control.socket)
+            self._start_control(self.settings.control)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
         for entry in self._bound:
@@ -364,11 +365,16 @@ class Daemon(Service):
         if self.settings.cache is not None and self._fetcher is not None:
             self._fetcher.configure(self.settings)
 
-    def _start_control(self, path: str) -> None:
-        from tftpd.daemon.control import ControlServer  # only now is it imported
+    def _start_control(self, section: ControlSection) -> None:
+        from tftpd.daemon.client_variables import VariableStore  # only now are they imported
+        from tftpd.daemon.control import ControlServer
 
+        variables = VariableStore(self.reactor, self._serving, section.variables_path)
+        variables.load()
         take_snapshot = None if self._page is None else self._page.take_snapshot
-        self._control = ControlServer(self.reactor, path, self._serving, self.reload, take_snapshot)
+        self._control = ControlServer(
+            self.reactor, section.socket, self._serving, variables, self.reload, take_snapshot
+        )
         self._control.start()
 
     def _configure_events(self) -> None:

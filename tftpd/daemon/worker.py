@@ -32,9 +32,11 @@ from tftpd.daemon.ipc import (
     END,
     PING,
     SOCKETS_FD,
+    VARIABLES,
     Channel,
     MessageQueue,
     WorkerConfig,
+    decode_variables,
     encode,
     encode_event,
 )
@@ -87,6 +89,9 @@ class Worker(Channel):
         elif string.startswith(END):
             ended = succeed(0) if self._server is None else self._end_transfers_of(string)
             ended.addCallback(lambda number: self._send("ended", number))
+        elif string.startswith(VARIABLES):
+            if self._server is not None:
+                self._server.set_variables(decode_variables(string))
         elif string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
         elif self._server is None:
@@ -157,6 +162,7 @@ class Worker(Channel):
             make_http_server,
             report_start=self._send_start,
         )
+        server.on_single_use = partial(self._send, "used")
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 

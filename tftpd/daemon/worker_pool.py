@@ -11,16 +11,24 @@ import pickle
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
+from tftpd.access.variables import ClientValue, ClientVariables
 from tftpd.config.settings import Settings
 from tftpd.daemon.access_log import AccessLog, Observer, fan_out
-from tftpd.daemon.ipc import COUNTER_FD, DRAIN, END, SOCKETS_FD, WorkerConfig
+from tftpd.daemon.ipc import (
+    COUNTER_FD,
+    DRAIN,
+    END,
+    SOCKETS_FD,
+    WorkerConfig,
+    encode_variables,
+)
 from tftpd.daemon.listen_sockets import DrainTracker, ListenSocket
 from tftpd.daemon.supervisor import STOP_TIMEOUT_SECONDS, ChildProcess, ProcessSupervisor
 from tftpd.net.types import SocketAddress
@@ -42,7 +50,11 @@ class WorkerStartError(Exception):
 
 
 class WorkerPool:
-    """Keeps a fixed number of worker processes alive."""
+    """Keeps a fixed number of worker processes alive.
+
+    Attributes:
+        on_single_use: Called with a client whose template variables for one boot were used.
+    """
 
     def __init__(
         self,
@@ -72,12 +84,16 @@ class WorkerPool:
             drains.on_worker_ended(number)
             clean_up()
 
+        self._variables = ClientVariables()
+        self.on_single_use: Callable[[str], None] = lambda client: None
         self._slots = []
         fd, on_drained = self._counter_fd, drains.on_drained
         for number in range(count):
             observer = fan_out(AccessLog(worker=number), *observers)
             slot = WorkerSlot(reactor, number, fd, observer, on_drained, on_ended)
             slot.report_start = report_start
+            slot.variables = self._variables
+            slot.on_single_use = lambda client: self.on_single_use(client)
             self._slots.append(slot)
 
     @property
@@ -122,6 +138,14 @@ class WorkerPool:
         message = END + json.dumps([host, port]).encode()
         return gatherResults([each.end(message) for each in workers]).addCallback(sum)
 
+    def set_variables(self, clients: Mapping[str, Mapping[str, ClientValue]]) -> None:
+        """Replace the template variables of single clients, in all workers."""
+        self._variables.update(clients)
+        message = encode_variables(clients)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.sendString(message)
+
     def drain(self) -> "Deferred[None]":
         """Accept no more requests. Fires when all workers have finished their transfers."""
         drained = gatherResults([slot.drain() for slot in self._slots])
@@ -163,6 +187,8 @@ class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
         self.number = number
         self.observer = observer
         self.report_start: Callable[[TransferStart], None] = lambda _: None
+        self.variables = ClientVariables()
+        self.on_single_use: Callable[[str], None] = lambda client: None
         self.on_drained = on_drained
         self._counter_fd = counter_fd
         self._on_ended = on_ended
@@ -217,6 +243,8 @@ class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
         worker.spawn(self._counter_fd)
         self._restarts += 1
         worker.configure(self._config, self._descriptors)
+        if self.variables.clients:
+            worker.sendString(encode_variables(self.variables.clients))
         return worker
 
     def on_process_ended(self, reason: str, lifetime: float) -> None:
@@ -286,6 +314,8 @@ class WorkerProcess(ChildProcess):
             self.snapshots.answered(value)
         elif kind == "ended":
             self._fire_end(value)
+        elif kind == "used":
+            self._slot.on_single_use(value)
         elif kind == "drained":
             self._slot.on_drained(self._slot.number, value)
 

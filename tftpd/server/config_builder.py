@@ -2,12 +2,14 @@
 
 import os
 import resource
+import time
+from collections.abc import Callable
 from dataclasses import fields
 
 from twisted.logger import Logger
 
 from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.access.variables import VariableTable
+from tftpd.access.variables import ClientVariables, VariableTable
 from tftpd.config.settings import Settings
 from tftpd.server.admission import AdmissionLimits
 from tftpd.server.memory import MemoryBudget
@@ -67,9 +69,22 @@ def _raise_descriptor_limit(sessions: int, spare: int) -> int:
 
 
 def template_renderer(
-    renderer: TemplateRenderer, variables: VariableTable, memory: MemoryBudget
+    renderer: TemplateRenderer,
+    variables: VariableTable,
+    memory: MemoryBudget,
+    client_variables: ClientVariables,
+    report_use: Callable[[str], None] = lambda _: None,
 ) -> Render:
-    """Return a function that renders templates with the variables of each client."""
+    """Return a function that renders templates with the variables of each client.
+
+    Args:
+        renderer: Renders the templates.
+        variables: The variables of the configuration.
+        memory: Counts the rendered files.
+        client_variables: The values that an administrator has set for single clients.
+        report_use: Called, in the thread of the rendering, with each client whose values for one
+            boot were used.
+    """
 
     def render(template: Grant[ReadPolicy], context: RenderContext) -> FileLike:
         client = context.client
@@ -81,9 +96,15 @@ def template_renderer(
             "name": os.fsdecode(context.name.name),
             "asked": os.fsdecode(context.requested),
             "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
-            "variables": variables.values_for(client),
+            "variables": {
+                **variables.values_for(client),
+                **client_variables.values_for(client, time.time()),
+            },
         }
-        return memory.share(renderer.render(template, template_variables, context.source))
+        file = memory.share(renderer.render(template, template_variables, context.source))
+        for key in client_variables.find_single_use(client):
+            report_use(key)
+        return file
 
     return render
 

@@ -1,7 +1,7 @@
 """The server of one process: listeners on bound sockets, and their sessions."""
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from tftpd.access.mounts import Mounts
 from tftpd.access.profiles import Profiles
+from tftpd.access.variables import ClientValue, ClientVariables, is_mac_key
 from tftpd.config.sections import TraceSection
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.net.epoll import EpollReader, readers_for
@@ -93,7 +94,11 @@ MakeHttp = Callable[
 
 
 class ProcessServer:
-    """Serves on sockets until it is stopped."""
+    """Serves on sockets until it is stopped.
+
+    Attributes:
+        on_single_use: Called with a client whose values for one boot were used in a template.
+    """
 
     def __init__(
         self,
@@ -137,6 +142,8 @@ class ProcessServer:
         self._reader: OriginReader | None = None
         self._close_origins: Callable[[], None] = lambda: None
         self._renderer = TemplateRenderer()
+        self._client_variables = ClientVariables()
+        self.on_single_use: Callable[[str], None] = lambda client: None
         self._handler = make_handler and make_handler(self._memory)
         self._is_embedded = is_embedded
         self._lookup_pool = LookupPool(reactor, "lookups", is_embedded)
@@ -212,6 +219,12 @@ class ProcessServer:
         """End the transfers of a client, or the one from a port; fires with their number."""
         n_http = 0 if self._http is None else self._http.end(host, port)
         return succeed(self._sessions.end(host, port) + n_http)
+
+    def set_variables(self, clients: Mapping[str, Mapping[str, ClientValue]]) -> None:
+        """Replace the template variables of single clients; see `ClientVariables`."""
+        self._client_variables.update(clients)
+        if any(clients.values()) and any(is_mac_key(client) for client in clients):
+            self._open_neighbours()
 
     def drain(self) -> "Deferred[None]":
         """Accept no more requests.
@@ -291,7 +304,13 @@ class ProcessServer:
                 for number in range(low, high + 1)
             ),
             neighbour=self._neighbours.mac,
-            render=template_renderer(self._renderer, facts, self._memory),
+            render=template_renderer(
+                self._renderer,
+                facts,
+                self._memory,
+                self._client_variables,
+                lambda client: self._reactor.callFromThread(self.on_single_use, client),
+            ),
             origins=origins,
             ask_origin=ask_origin,
             handler=self._handler,

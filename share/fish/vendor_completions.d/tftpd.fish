@@ -47,8 +47,8 @@ function _shtab_tftpd_using
   test "$_shtab_tftpd_cmdpath" = "$argv"
 end
 
-set -g _shtab_tftpd_commands run init check explain import-map ctl dhcp-config schema install-units
-set -g _shtab_tftpd_opts_with_value --address --after --client --clients --config --mac --mode --networks --option --output --port --prefix --root --socket --to --user -c -o
+set -g _shtab_tftpd_commands run init check explain import-map ctl 'ctl list' 'ctl end' 'ctl set' 'ctl unset' 'ctl variables' 'ctl reload' 'ctl drain' dhcp-config schema install-units
+set -g _shtab_tftpd_opts_with_value --address --after --client --clients --config --expires --mac --mode --networks --option --output --port --prefix --root --socket --to --user -c -o
 
 complete -c tftpd -e
 complete -c tftpd -f
@@ -92,11 +92,40 @@ complete -c tftpd -n '_shtab_tftpd_using explain' -l json -d 'print one JSON obj
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a import-map -d 'translate a map file of tftp-hpa into rewrite rules'
 complete -c tftpd -n '_shtab_tftpd_using import-map' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using import-map; and test $_shtab_tftpd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the --map-file of in.tftpd; - reads standard input'
-complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a ctl -d 'list and end transfers, reload or drain a daemon that runs'
+complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a ctl -d 'list and end transfers, set variables, reload or drain a daemon that runs'
 complete -c tftpd -n '_shtab_tftpd_using ctl' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using ctl' -l json -d 'print one JSON object'
 complete -c tftpd -n '_shtab_tftpd_using ctl' -l socket -x -d 'the socket of the daemon (default: /run/tftpd/ctl.sock)'
-complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -ka "list end reload drain" -d 'the command for the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a list -d 'list the running transfers'
+complete -c tftpd -n '_shtab_tftpd_using ctl list' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl list' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl list' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a end -d 'end the transfers of a client'
+complete -c tftpd -n '_shtab_tftpd_using ctl end' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl end' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl end' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a set -d 'set template variables of one client'
+complete -c tftpd -n '_shtab_tftpd_using ctl set' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl set' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl set' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl set' -l expires -x -d 'end of the values: a time such as 90s, 30m, 12h or 7d from now'
+complete -c tftpd -n '_shtab_tftpd_using ctl set' -l once -d 'end of the values: soon after the client has read a template'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a unset -d 'remove template variables of one client'
+complete -c tftpd -n '_shtab_tftpd_using ctl unset' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl unset' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl unset' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a variables -d 'list the template variables of single clients'
+complete -c tftpd -n '_shtab_tftpd_using ctl variables' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl variables' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl variables' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a reload -d 'reload the configuration'
+complete -c tftpd -n '_shtab_tftpd_using ctl reload' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl reload' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl reload' -l socket -x -d 'the socket of the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl; and test $_shtab_tftpd_npos -eq 0' -a drain -d 'let running transfers finish, and stop the daemon'
+complete -c tftpd -n '_shtab_tftpd_using ctl drain' -s h -l help -d 'show this help message and exit'
+complete -c tftpd -n '_shtab_tftpd_using ctl drain' -l json -d 'print one JSON object'
+complete -c tftpd -n '_shtab_tftpd_using ctl drain' -l socket -x -d 'the socket of the daemon'
 complete -c tftpd -n '_shtab_tftpd_using; and test $_shtab_tftpd_npos -eq 0' -a dhcp-config -d 'print the lines of a DHCP server for the boot loaders in the directories'
 complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -s h -l help -d 'show this help message and exit'
 complete -c tftpd -n '_shtab_tftpd_using dhcp-config' -l config -s c -xka "(__fish_complete_path (commandline -ct))" -d 'configuration file (default: $TFTPD_CONFIG or /etc/tftpd/tftpd.yaml)'

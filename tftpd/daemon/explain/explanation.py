@@ -14,6 +14,7 @@ from tftpd.access.paths import Name, RequestName, printable_name
 from tftpd.access.policy import ANYWHERE, Address, Grant, ReadPolicy, admits
 from tftpd.access.profiles import Profile, Profiles
 from tftpd.access.rewrite import RewriteRule, apply_rules
+from tftpd.access.variables import ClientVariables
 from tftpd.config.settings import Settings
 from tftpd.config.types import ConfigModel
 from tftpd.config.yaml_document import Document
@@ -110,7 +111,9 @@ def explain(
             window_bytes = upload_window_bytes(listener_receive_buffer(family))
             limits = limit_upload_window(limits, window_bytes)
         with closing(TemplateRenderer(settings.limits.render_limits())) as renderer:
-            render = template_renderer(renderer, settings.build_variables(), MemoryBudget())
+            render = template_renderer(
+                renderer, settings.build_variables(), MemoryBudget(), ClientVariables()
+            )
             result = dry_run(request.encode(), client, resolver, limits, render)
     name = _trace_name(config, request, client, resolver)
     directory, policy, roots = _find_directory(config, request, name, client, mounts, objects)
