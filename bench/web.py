@@ -13,6 +13,8 @@ from pathlib import Path
 from shutil import which
 from statistics import median
 
+from bench.clients import Job
+from bench.generator import generate_load
 from bench.servers import Unavailable
 
 _START_SECONDS = 20.0
@@ -23,7 +25,17 @@ events {{ worker_connections 1024; }}
 http {{ access_log off; sendfile on; keepalive_requests 1000000;
 server {{ listen 127.0.0.1:{1}; root {0}/root; }} }}
 """
-_TFTPD = """listen: [{{address: 127.0.0.1, port: {1}, protocol: http}}]
+_SMALL = 20_000
+_BESIDE = "20 kB over TFTP beside two busy HTTP connections, p99"
+_GET_LOOP = """import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+while True:
+    connection.request("GET", "/" + sys.argv[2])
+    connection.getresponse().read()
+"""
+_TFTPD = """listen:
+- {{address: 127.0.0.1, port: {1}, protocol: http}}
+- {{address: 127.0.0.1, port: {1}}}
 directories: [{{path: /, root: {0}/root, read: true}}]
 """
 
@@ -82,7 +94,33 @@ def measure_web(rounds: int, progress: Callable[[str], None]) -> str:
             runs = [[_run(port, scenario) for port in ports] for _ in range(rounds)]
             ours, theirs = (median(column) for column in zip(*runs, strict=True))
             lines.append(f"| {scenario.text} | {ours:.0f} | {theirs:.0f} | {ours / theirs:.2f} |")
+        progress(_BESIDE)
+        alone, beside = zip(
+            *(_measure_tftp(ports[0], directory / "root") for _ in range(rounds)), strict=True
+        )
+        lines += ["", f"{_BESIDE}: {median(beside):.2f} ms, alone {median(alone):.2f} ms"]
         return "\n".join(lines)
+
+
+def _measure_tftp(port: int, root: Path) -> tuple[float, float]:
+    """Return the p99 of the time of TFTP transfers in ms: alone, and beside HTTP."""
+    name = str(_SMALL)
+    job = Job("127.0.0.1", port, name, str(root / name), blksize=1468, transfers=1500)
+    alone = _p99(job)
+    loop = [sys.executable, "-c", _GET_LOOP, str(port), name]
+    with subprocess.Popen(loop) as one, subprocess.Popen(loop) as two:
+        try:
+            return alone, _p99(job)
+        finally:
+            one.kill()
+            two.kill()
+
+
+def _p99(job: Job) -> float:
+    result = generate_load(job)
+    if result.failed:
+        raise Unavailable(f"{result.failed} transfers failed: {'; '.join(result.failures)}")
+    return sorted(result.latencies)[int(0.99 * len(result.latencies))] * 1000
 
 
 @contextmanager

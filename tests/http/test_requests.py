@@ -467,3 +467,13 @@ def test_an_internal_error_is_a_response(http, monkeypatch):
     response = http.get("/seven")
     assert (response.status, response.body) == (500, b"Internal error\n")
     assert http.reports[0].outcome is Outcome.REFUSED
+
+
+def test_datagrams_are_served_between_the_steps_of_a_request(http):
+    served = []
+    http.server.runtime = replace(
+        http.server.runtime, serve_datagrams=lambda: served.append(len(http.reports))
+    )
+    assert http.get("/seven").status == 200
+    assert served.count(0) >= 3  # before its end: after the headers, the lookup and the response
+    assert served.count(1) == 1

@@ -235,3 +235,18 @@ def test_the_reactor_wakes_for_both_kinds_of_sockets(epoll):
         assert select.select([epoll_reader], [], [], 1)[0]
         epoll_reader.doRead()
         epoll_reader.removeReader(reader)
+
+
+def test_transfers_are_served_between_two_steps_of_other_work(epoll):
+    epoll_reader, add = epoll
+    listener = add()
+    epoll_reader._listener_fds.add(listener.fileno())
+    listener.receive(b"request")
+    epoll_reader.serve_between()
+    assert listener.read == []  # without a transfer nobody is in a hurry
+    short, long = add(), add(is_lendable=True)
+    short.then = lambda: short.receive(b"again")
+    for reader in (short, long):
+        reader.receive(b"x")
+    epoll_reader.serve_between()
+    assert (len(short.read), long.read) == (module._TURNS_BETWEEN, [b"x"])

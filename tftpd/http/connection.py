@@ -75,6 +75,7 @@ class Connection(HTTPChannel):
         """Twisted: a part of a request has arrived, or was kept until the last response."""
         if self.transport.disconnecting:
             return  # after a malformed request
+        self.runtime.serve_datagrams()
         self._turn_started = now = self._seconds()
         if self._is_between_requests:
             self._is_between_requests = False
@@ -96,6 +97,7 @@ class Connection(HTTPChannel):
 
     def requestDone(self, request: Any) -> None:
         """Twisted: the response is complete."""
+        self.runtime.serve_datagrams()
         self.changed_at = self._seconds()
         self._is_between_requests = True
         self.request = None

@@ -215,6 +215,7 @@ class FileRequest(Request):
         local = channel.local[0]
         self._client = ClientIdentity(client_address(peer[0]), neighbour, server=local)
         self._packet = Rrq(self._name, _MODE)
+        self._runtime.serve_datagrams()
         self._look_up()
 
     def _look_up(self) -> None:
@@ -280,6 +281,7 @@ class FileRequest(Request):
 
     def _serve(self, resolved: ResolvedRead) -> None:
         """Send the response for a file, which this request closes."""
+        self._runtime.serve_datagrams()
         self._file, source = resolved.name, resolved.source
         self._source, self._size = source, source.size
         if isinstance(source, MemorySource):
@@ -404,6 +406,7 @@ class FileRequest(Request):
 
     def _complete(self, outcome: Outcome, n_bytes: int = 0) -> None:
         """Report the result, and finish when the transport has little unsent data."""
+        self._runtime.serve_datagrams()
         self._report(outcome, n_bytes)
         self._release()
         self.channel.finish(self)

@@ -29,6 +29,7 @@ _TURN_SECONDS = 0.002  # longest turn without an event
 # For which a turn waits for the next datagram. With 1 ms, the CPU time of a lone client was 1.2
 # times as long: each wait sets the processor's timer.
 _LINGER_SECONDS = 0.005
+_TURNS_BETWEEN = 2  # in one call between two steps of other work
 
 
 def readers_for(reactor: Any, throttle: RequestThrottle) -> "EpollReader | IReactorFDSet":
@@ -86,13 +87,32 @@ class EpollReader:
             is_long = getattr(reader, "is_lendable", False)
             (self._long_epoll if is_long else self._epoll).unregister(fd)
 
-    def doRead(self) -> None:
-        """Serve the ready sockets for a bounded number of turns."""
+    def serve_between(self) -> None:
+        """Serve a few datagrams of transfers between two steps of other work, such as HTTP.
+
+        Otherwise each round trip of a transfer would wait for a request of each busy connection.
+        """
+        if len(self._readers) > len(self._listener_fds):
+            self.doRead(_TURNS_BETWEEN, 0.0, 0.0)
+
+    def doRead(
+        self,
+        max_turns: int = _MAX_TURNS,
+        max_seconds: float = _TURN_SECONDS,
+        max_linger: float = _LINGER_SECONDS,
+    ) -> None:
+        """Serve the ready sockets.
+
+        Args:
+            max_turns: Largest number of turns.
+            max_seconds: Longest turn of the data plane without an event, in seconds.
+            max_linger: Longest time in seconds that a turn waits for the next datagram.
+        """
         poll, turn, throttle = self._epoll.poll, self.plane.turn, self._throttle
         readers, listener_fds = self._readers, self._listener_fds
-        for _ in range(_MAX_TURNS):
+        for _ in range(max_turns):
             ready = poll(0, _MAX_SOCKETS)
-            seconds, linger = (0.0, 0.0) if ready else (_TURN_SECONDS, _LINGER_SECONDS)
+            seconds, linger = (0.0, 0.0) if ready else (max_seconds, max_linger)
             long_events, n_transfers, is_full = turn(seconds, linger, _MAX_SOCKETS)
             events: list[Event] = []
             for fd, mask in ready:

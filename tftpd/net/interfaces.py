@@ -111,6 +111,8 @@ class SessionRuntime:
         render_pool: Runs lookups that render a template, so that slow templates leave
             threads for files. None: they use `in_thread`.
         charge_wasted_cpu: Called with the CPU seconds spent on requests that failed.
+        serve_datagrams: Serves the datagrams of transfers that have arrived. Work in the reactor
+            that takes some 0.1 ms calls it between its steps.
         device_limits: Limits of threads, by device number. A file system that hangs must
             leave threads for the others.
     """
@@ -122,6 +124,7 @@ class SessionRuntime:
     lookup_pool: ThreadRunner | None = None
     render_pool: ThreadRunner | None = None
     charge_wasted_cpu: Callable[[float], None] = lambda seconds: None
+    serve_datagrams: Callable[[], None] = lambda: None
     device_limits: defaultdict[int, DeferredSemaphore] = field(
         default_factory=lambda: defaultdict(lambda: DeferredSemaphore(MAX_THREADS_PER_DEVICE))
     )

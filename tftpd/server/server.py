@@ -165,6 +165,7 @@ class ProcessServer:
             self._lookup_pool,
             self._render_pool,
             self._throttle.charge,
+            getattr(self._readers, "serve_between", lambda: None),
         )
 
     def serve(self, settings: Settings, listening: Iterable[BoundListener]) -> None:
