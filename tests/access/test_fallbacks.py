@@ -12,6 +12,7 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.fallbacks import (
     MAX_CANDIDATES,
     MAX_REPAIRED_BYTES,
+    Candidate,
     Fallback,
     FallbackChain,
     LastReads,
@@ -225,8 +226,11 @@ def test_a_directory_may_replace_the_fallbacks_of_the_server():
     )
     both = Mounts([here, there], NameRules(fallbacks=chain))
     assert both.fallbacks == (DRIVE, CASE)
-    assert both.fallbacks_for(b"x", ANY) == (DRIVE,)
-    assert both.fallbacks_for(b"in/x", ANY) == (CASE,)
+    drive, case = Candidate(b"x", (DRIVE,)), Candidate(b"x", (CASE,))
+    assert both.allows(drive, b"x", ANY)
+    assert not both.allows(case, b"x", ANY)
+    assert both.allows(case, b"in/x", ANY)
+    assert not both.allows(drive, b"in/x", ANY)
     assert Mounts([there], NameRules(fallbacks=chain)).fallbacks == (CASE,)
     assert (
         Mounts([Mount((), (Root(Path("/a")),), fallbacks=())], NameRules(fallbacks=chain)).fallbacks
@@ -264,3 +268,25 @@ def test_later_fallbacks_keep_ignoring_letter_case():
         (first.name, first.ignores_case) for first in CHAIN.candidates(b"C:\\x", (CASE, DRIVE))
     ]
     assert candidates == [(b"C:\\x", True), (b"\\x", False), (b"\\x", True)]
+
+
+def test_a_directory_may_replace_the_loaders_of_the_server():
+    chain = FallbackChain((DEFAULT_LOADER,), (), ((b"grubx64.efi",),))
+    arm = ((b"efi", b"grubaa64.efi"), (b"shim.efi",))
+    mounts = Mounts(
+        [
+            Mount((), (Root(Path("/a")),)),
+            Mount((b"arm",), (Root(Path("/b")),), default_loaders=arm),
+            Mount((b"none",), (Root(Path("/c")),), fallbacks=(DRIVE,)),
+        ],
+        NameRules(fallbacks=chain),
+    )
+    assert mounts.fallback_chain.loaders == ((b"grubx64.efi",), *arm)
+
+    def allowed(name):
+        found = mounts.fallback_chain.candidates(name, mounts.fallbacks)
+        return [each.name for each in found if mounts.allows(each, each.name, ANY)]
+
+    assert allowed(b"\xff") == [b"grubx64.efi"]
+    assert allowed(b"arm/\xff") == [b"arm/efi/grubaa64.efi", b"arm/shim.efi"]
+    assert allowed(b"none/\xff") == []

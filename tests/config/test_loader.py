@@ -466,14 +466,16 @@ def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
         write_config(
             "directories:\n"
             "  - {root: srv, read: true}\n"
-            "  - {path: /in, root: in, read: true, fallbacks: [case]}\n"
+            "  - {path: /in, root: in, read: true, fallbacks: [case], default_loaders: [a/b]}\n"
             "names: {fallbacks: [case, drive], encodings: [utf-8, big5], prefixes: [\\a/b]}\n"
         )
     )
     loaders = ((b"grubx64.efi",), (b"grubaa64.efi",))
     chain = FallbackChain((Fallback.CASE, Fallback.DRIVE), ((b"a", b"b"),), loaders)
     assert settings.build_name_rules() == NameRules((), chain, ("big5",))
-    assert [mount.fallbacks for mount in settings.build_mounts()] == [None, (Fallback.CASE,)]
+    mounts = settings.build_mounts()
+    assert [mount.fallbacks for mount in mounts] == [None, (Fallback.CASE,)]
+    assert [mount.default_loaders for mount in mounts] == [None, ((b"a", b"b"),)]
 
 
 @pytest.mark.parametrize(

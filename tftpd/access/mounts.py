@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tftpd.access import paths
 from tftpd.access.client import ClientIdentity, find_mac
-from tftpd.access.fallbacks import Fallback, fold
+from tftpd.access.fallbacks import Candidate, Fallback, fold
 from tftpd.access.origin_roots import OriginRoot, is_origin, split_origin
 from tftpd.access.placeholders import PLACEHOLDERS, Part, expand, names, parse
 from tftpd.access.policy import (
@@ -126,6 +126,7 @@ class Mount:
         write: Write policy; None refuses all uploads.
         symlinks: Handling of symbolic links.
         fallbacks: Fallbacks for this mount; None means those of the server.
+        default_loaders: Names for `Fallback.DEFAULT_LOADER`; None means those of the server.
         serials: Pattern of serial numbers before names, if a root contains {serial}.
         clients: Networks of the clients for which this mount exists.
         store_as: Name under which an upload is stored; None: the requested name.
@@ -138,6 +139,7 @@ class Mount:
     write: WritePolicy | None = None
     symlinks: Symlinks = Symlinks.INSIDE
     fallbacks: tuple[Fallback, ...] | None = None
+    default_loaders: tuple[paths.Name, ...] | None = None
     serials: Pattern | None = None
     clients: Networks = ANYWHERE
     store_as: StoredName | None = None
@@ -197,6 +199,7 @@ class Mounts:
     Attributes:
         name_rules: Rewrite rules and fallbacks of the server.
         fallbacks: Fallbacks that any mount uses.
+        fallback_chain: Fallbacks with the loaders of the server and of all mounts.
         needs_mac: True if roots or rules use MAC addresses.
         mac_from_name: True if a mount takes MAC addresses from names.
         renders: True if a mount has templates.
@@ -216,6 +219,9 @@ class Mounts:
         uses_general = any(mount.fallbacks is None for mount in self)
         general = name_rules.fallbacks.fallbacks if uses_general else ()
         self.fallbacks = tuple(dict.fromkeys((*general, *specific)))
+        loaders = [loader for mount in self for loader in mount.default_loaders or ()]
+        all_loaders = tuple(dict.fromkeys((*name_rules.fallbacks.loaders, *loaders)))
+        self.fallback_chain = replace(name_rules.fallbacks, loaders=all_loaders)
         self.mac_from_name = any(mount.mac_from_name for mount in self)
         self.needs_mac = (
             self.mac_from_name
@@ -338,14 +344,27 @@ class Mounts:
             raise NoMatchingDirectory(ErrorCode.ACCESS_VIOLATION, reason)
         return mount, tuple(components[len(mount.prefix) :])
 
-    def fallbacks_for(self, filename: bytes, client: ClientIdentity) -> tuple[Fallback, ...]:
-        """Return the fallbacks that are allowed in the directory of `filename` for `client`.
+    def allows(self, candidate: Candidate, filename: bytes, client: ClientIdentity) -> bool:
+        """Return True if the directory of `filename` has all fallbacks of a candidate.
+
+        Args:
+            candidate: The candidate.
+            filename: Its name, or the name of a file that differs from it only in case.
+            client: The client.
 
         Raises:
             RequestRefused: See `locate`.
         """
         mount, _ = self.locate(filename, client)
-        return self.name_rules.fallbacks.fallbacks if mount.fallbacks is None else mount.fallbacks
+        general = self.name_rules.fallbacks
+        allowed = general.fallbacks if mount.fallbacks is None else mount.fallbacks
+        if not set(candidate.fallbacks) <= set(allowed):
+            return False
+        if Fallback.DEFAULT_LOADER not in candidate.fallbacks:
+            return True
+        loaders = general.loaders if mount.default_loaders is None else mount.default_loaders
+        parts = paths.split_name(candidate.name)
+        return any(parts[-len(loader) :] == loader for loader in loaders)
 
     def normalize_prefix(self, filename: bytes) -> bytes:
         """Return `filename` with the configured spelling of a prefix that differs only in case."""

@@ -16,7 +16,7 @@ from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
 from tftpd.access.regex import BadPattern
 from tftpd.access.stored_names import SERIAL, parse_stored_name
 from tftpd.config import types
-from tftpd.config.names import Expression, FallbackName
+from tftpd.config.names import DefaultLoaders, Expression, FallbackName
 from tftpd.config.types import Boolean, ConfigModel, InvalidCombination
 
 _WRITE = WritePolicy()
@@ -147,6 +147,9 @@ class DirectorySection(ConfigModel):
     fallbacks: tuple[FallbackName, ...] | None = None
     """Fallbacks for names in this directory (default: names.fallbacks)."""
 
+    default_loaders: DefaultLoaders | None = None
+    """Files in this directory for names that are not printable (default: names.default_loaders)."""
+
     mac_from_name: Boolean = False
     """Take the MAC address of a client from the name that it reads, if it is not known.
 
@@ -191,6 +194,7 @@ class DirectorySection(ConfigModel):
             symlinks=self.symlinks,
             clients=self.clients,
             fallbacks=self.fallbacks,
+            default_loaders=self.default_loaders,
             mac_from_name=self.mac_from_name,
             store_as=store_as,
             serials=parse_serials(self.serials or SERIALS) if has_serial else None,

@@ -42,6 +42,16 @@ FallbackName = Annotated[Fallback, BeforeValidator(_refuse_removed)]
 """A fallback in `fallbacks`."""
 
 
+def _refuse_top(names: tuple[Name, ...]) -> tuple[Name, ...]:
+    if () in names:
+        raise InvalidCombination("/ is not the name of a file or directory")
+    return names
+
+
+DefaultLoaders = Annotated[tuple[Prefix, ...], AfterValidator(_refuse_top)]
+"""Names of files below a directory."""
+
+
 class NamesSection(ConfigModel):
     """Encodings of names, and further names that are tried if a requested file does not exist."""
 
@@ -58,12 +68,12 @@ class NamesSection(ConfigModel):
     A name is UTF-8 if it is valid UTF-8; otherwise the first encoding that decodes it applies.
     """
 
-    prefixes: tuple[Prefix, ...] = Field(
+    prefixes: Annotated[tuple[Prefix, ...], AfterValidator(_refuse_top)] = Field(
         default=((b"boot",), (b"tftpboot",)), json_schema_extra={"default": ["/boot", "/tftpboot"]}
     )
     """Prefixes that are added or removed."""
 
-    default_loaders: tuple[Prefix, ...] = Field(
+    default_loaders: DefaultLoaders = Field(
         default=((b"grubx64.efi",), (b"grubaa64.efi",)),
         json_schema_extra={"default": ["grubx64.efi", "grubaa64.efi"]},
     )
@@ -76,13 +86,6 @@ class NamesSection(ConfigModel):
         for encoding in encodings:
             codecs.lookup(encoding)
         return encodings
-
-    @field_validator("prefixes", "default_loaders")
-    @classmethod
-    def _are_some(cls, names: tuple[Name, ...]) -> tuple[Name, ...]:
-        if () in names:
-            raise InvalidCombination("/ is not the name of a file or directory")
-        return names
 
     def build_rules(self, rewrite: Iterable[RewriteRule]) -> NameRules:
         """Build the access.NameRules that this section and the rewrite rules describe."""

@@ -186,7 +186,7 @@ class _Search:
         self.on_name(requested, str(first))
         refusals = [first]
         tried: list[tuple[RequestName, str]] = []
-        chain = self.mounts.name_rules.fallbacks
+        chain = self.mounts.fallback_chain
         fallbacks = self.mounts.fallbacks
         for candidate in chain.candidates(requested.name, fallbacks, self.last_read):
             if self.lookups >= _MAX_LOOKUPS:
@@ -306,7 +306,7 @@ class _Search:
             raise
 
     def _check_enabled(self, candidate: Candidate, name: bytes) -> None:
-        if not set(candidate.fallbacks) <= set(self.mounts.fallbacks_for(name, self.client)):
+        if not self.mounts.allows(candidate, name, self.client):
             raise _FallbackNotEnabled(ErrorCode.FILE_NOT_FOUND)
 
 
