@@ -290,3 +290,14 @@ def test_a_directory_may_replace_the_loaders_of_the_server():
     assert allowed(b"\xff") == [b"grubx64.efi"]
     assert allowed(b"arm/\xff") == [b"arm/efi/grubaa64.efi", b"arm/shim.efi"]
     assert allowed(b"none/\xff") == []
+
+
+def test_reads_of_this_process_are_reported_to_other_workers():
+    reads, reported = LastReads(), []
+    reads.on_note = lambda client, name: reported.append((client, name))
+    here, there = ip_address("192.0.2.7"), ip_address("2001:db8::7")
+    reads.note(here, b"X/shim.efi")
+    reads.keep(there, b"Y/shim.efi")  # from another worker
+    reads.note(here, b"x" * (MAX_REPAIRED_BYTES + 1))
+    assert reported == [(here, b"X/shim.efi")]
+    assert (reads.find(here), reads.find(there)) == (b"X/shim.efi", b"Y/shim.efi")

@@ -445,22 +445,6 @@ def test_the_number_of_rewrite_rules_is_limited(write_config):
     assert str(error.value) == "t.yaml:3: rewrite: expected at most 500 entries"
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        (MINIMAL + "names: {fallbacks: [drive, sibling]}\n", "t.yaml:3: names.fallbacks: "),
-        ("directories:\n  - root: srv\n    read: true\n    fallbacks: [sibling]\n",
-         "t.yaml:4: directories[0].fallbacks: "),
-    ],
-)  # fmt: skip
-def test_the_last_read_is_not_known_to_several_workers(write_config, text, problem):
-    load_settings(write_config(text))
-    with pytest.raises(ConfigError) as error:
-        load_settings(write_config(f"{text}workers: 2\n"))
-    reason = 'the fallback "sibling" needs "workers: 1": a worker knows only its own reads'
-    assert str(error.value) == problem + reason
-
-
 def test_fallbacks_encodings_and_prefixes_are_loaded(write_config):
     settings = load_settings(
         write_config(

@@ -247,3 +247,19 @@ def test_a_port_in_use_is_reported_with_workers_too(tmp_path):
         assert second.returncode == 1
         assert "the port is in use by another program" in second.stdout
         assert running.process.poll() is None
+
+
+@pytest.mark.check
+def test_all_workers_know_the_last_read_of_a_client(tmp_path):
+    with daemon(tmp_path, workers=2, names={"fallbacks": ["sibling"]}) as running:
+        for name in ("X/shim.efi", "X/grubx64.efi"):
+            path = running.root / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(name.encode())
+        assert get(running.port, b"X/shim.efi") == b"X/shim.efi"
+        running.awaited(1)
+        transfers = []
+        while {each["worker"] for each in transfers} != {0, 1}:
+            assert len(transfers) < 100
+            assert get(running.port, b"grubx64.efi") == b"X/grubx64.efi"
+            transfers = running.awaited(len(transfers) + 2)[1:]

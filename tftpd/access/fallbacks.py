@@ -120,6 +120,10 @@ class LastReads:
 
     The names of the clients that read before all others are forgotten first. Lookups in threads
     use the same object.
+
+    Attributes:
+        on_note: Called with the client and the name, in the thread of the lookup, for each read
+            of this process; None: nobody needs them.
     """
 
     MAX_CLIENTS = 4096
@@ -129,6 +133,7 @@ class LastReads:
         self._clock = clock
         self._names: OrderedDict[Address, tuple[bytes, float]] = OrderedDict()
         self._lock = Lock()
+        self.on_note: Callable[[Address, bytes], None] | None = None
 
     def note(self, client: Address, name: bytes) -> None:
         """Keep the name of a file that a client reads. A name that is never repaired is not kept.
@@ -139,6 +144,12 @@ class LastReads:
         """
         if len(name) > MAX_REPAIRED_BYTES:
             return
+        self.keep(client, name)
+        if self.on_note is not None:
+            self.on_note(client, name)
+
+    def keep(self, client: Address, name: bytes) -> None:
+        """Keep the name of a file that a client reads from this worker or another one."""
         with self._lock:
             self._names[client] = name, self._clock()
             self._names.move_to_end(client)

@@ -16,7 +16,6 @@ from typing import Any, TypeGuard, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tftpd.access.fallbacks import Fallback
 from tftpd.access.mounts import parse_root
 from tftpd.access.origin_roots import is_origin
 from tftpd.access.paths import escape_control_chars
@@ -108,9 +107,6 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
         sections = [name for name in ("status", "devices") if getattr(settings, name)]
         for position, text in find_event_problems(settings.events, sections):
             document.add_problem(position, text)
-    for position in _find_siblings(settings) if settings else ():
-        problem = 'the fallback "sibling" needs "workers: 1": a worker knows only its own reads'
-        document.add_problem(position, problem)
     for index, listen in enumerate(settings.listen if settings else ()):
         if listen.protocol == "https" and not all(map(find_spec, _TLS_LIBRARIES)):
             problem = 'https needs pyOpenSSL and service-identity: pip install "tftpd[tls]"'
@@ -123,17 +119,6 @@ def load_settings_and_document(path: Path) -> tuple[Settings, Document]:
 def keeps_versions(settings: Settings) -> bool:
     """Return True if an entry of `directories` keeps versions of replaced files."""
     return any(entry.write and entry.write.keep for entry in settings.directories)
-
-
-def _find_siblings(settings: Settings) -> Iterator[tuple[str | int, ...]]:
-    """Yield the positions of fallbacks that more than one worker cannot apply."""
-    if settings.workers == 1:
-        return
-    if Fallback.SIBLING in settings.names.fallbacks:
-        yield "names", "fallbacks"
-    for index, entry in enumerate(settings.directories):
-        if Fallback.SIBLING in (entry.fallbacks or ()):
-            yield "directories", index, "fallbacks"
 
 
 def build_schema() -> dict[str, Any]:

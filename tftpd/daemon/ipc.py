@@ -8,6 +8,7 @@ To a worker:
 - `PING`, which asks for a sign of life.
 - `END` and a client as JSON: its address, and its port or null. Its transfers end.
 - `VARIABLES` and the template variables of single clients as JSON (`encode_variables`).
+- `READ` and a read of another worker as JSON: the client's address, and the name of the file.
 - `DRAIN`. The end of the pipe means: stop at once.
 
 From a worker, a kind and a value as JSON:
@@ -18,6 +19,7 @@ From a worker, a kind and a value as JSON:
 - `snapshot`: the answer to `QUESTION`.
 - `pong`: the answer to `PING`.
 - `ended`: the answer to `END`, the number of transfers.
+- `read`: a read that other workers need to know, for the fallback `sibling`.
 - `used`: a client whose template variables for one boot were used.
 - `drained`: the removed address that has no session any longer.
 
@@ -70,6 +72,9 @@ END = b"end"
 
 VARIABLES = b"variables"
 """Start of the message that replaces the template variables of clients."""
+
+READ = b"read"
+"""Start of the message with a read of another worker."""
 
 DRAIN = b""
 """Accept no more requests and exit once no transfer runs."""

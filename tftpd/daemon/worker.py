@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -31,6 +32,7 @@ from tftpd.daemon.ipc import (
     DRAIN,
     END,
     PING,
+    READ,
     SOCKETS_FD,
     VARIABLES,
     Channel,
@@ -92,6 +94,10 @@ class Worker(Channel):
         elif string.startswith(VARIABLES):
             if self._server is not None:
                 self._server.set_variables(decode_variables(string))
+        elif string.startswith(READ):
+            if self._server is not None:
+                client, name = json.loads(string.removeprefix(READ))
+                self._server.keep_read(ip_address(client), name.encode("latin-1"))
         elif string not in (DRAIN, QUESTION):
             self._configure(pickle.loads(string))
         elif self._server is None:
@@ -163,6 +169,7 @@ class Worker(Channel):
             report_start=self._send_start,
         )
         server.on_single_use = partial(self._send, "used")
+        server.on_read = lambda client, name: self._send("read", [str(client), name])
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
         return server
 

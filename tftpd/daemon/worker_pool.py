@@ -25,6 +25,7 @@ from tftpd.daemon.ipc import (
     COUNTER_FD,
     DRAIN,
     END,
+    READ,
     SOCKETS_FD,
     WorkerConfig,
     encode_variables,
@@ -94,6 +95,7 @@ class WorkerPool:
             slot.report_start = report_start
             slot.variables = self._variables
             slot.on_single_use = lambda client: self.on_single_use(client)
+            slot.on_read = self._forward_read
             self._slots.append(slot)
 
     @property
@@ -156,6 +158,12 @@ class WorkerPool:
         stopped = gatherResults([slot.stop() for slot in self._slots])
         return stopped.addCallback(lambda _: os.close(self._counter_fd))
 
+    def _forward_read(self, number: int, read: list[str]) -> None:
+        """Tell a read of a worker to all others: the client's next request may reach any."""
+        for slot in self._slots:
+            if slot.process is not None and slot.number != number:
+                slot.process.sendString(READ + json.dumps(read).encode())
+
 
 class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
     """Place for one worker. `configure` starts the first one."""
@@ -189,6 +197,7 @@ class WorkerSlot(ProcessSupervisor["WorkerProcess"]):
         self.report_start: Callable[[TransferStart], None] = lambda _: None
         self.variables = ClientVariables()
         self.on_single_use: Callable[[str], None] = lambda client: None
+        self.on_read: Callable[[int, list[str]], None] = lambda number, read: None
         self.on_drained = on_drained
         self._counter_fd = counter_fd
         self._on_ended = on_ended
@@ -314,6 +323,8 @@ class WorkerProcess(ChildProcess):
             self.snapshots.answered(value)
         elif kind == "ended":
             self._fire_end(value)
+        elif kind == "read":
+            self._slot.on_read(self._slot.number, value)
         elif kind == "used":
             self._slot.on_single_use(value)
         elif kind == "drained":

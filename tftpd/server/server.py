@@ -15,7 +15,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tftpd.access.fallbacks import LastReads
 from tftpd.access.mounts import Mounts
+from tftpd.access.policy import Address
 from tftpd.access.profiles import Profiles
 from tftpd.access.variables import ClientValue, ClientVariables, is_mac_key
 from tftpd.config.sections import TraceSection
@@ -98,6 +100,8 @@ class ProcessServer:
 
     Attributes:
         on_single_use: Called with a client whose values for one boot were used in a template.
+        on_read: Called with the address of a client and the name of the file that it reads, if a
+            fallback needs the last reads of clients; None: there is no other worker.
     """
 
     def __init__(
@@ -144,6 +148,8 @@ class ProcessServer:
         self._renderer = TemplateRenderer()
         self._client_variables = ClientVariables()
         self.on_single_use: Callable[[str], None] = lambda client: None
+        self.on_read: Callable[[Address, bytes], None] | None = None
+        self._last_reads: LastReads | None = None
         self._handler = make_handler and make_handler(self._memory)
         self._is_embedded = is_embedded
         self._lookup_pool = LookupPool(reactor, "lookups", is_embedded)
@@ -179,6 +185,9 @@ class ProcessServer:
                 served already is closed at once.
         """
         config = self._make_config(settings)
+        self._last_reads = reads = config.resolver.last_reads
+        if reads is not None and self.on_read is not None:
+            reads.on_note = partial(self._reactor.callFromThread, self.on_read)
         removed = set(self._listeners)
         listening = list(listening)
         self._serve_http(config, settings, [each for each in listening if not _is_tftp(each)])
@@ -220,6 +229,11 @@ class ProcessServer:
         """End the transfers of a client, or the one from a port; fires with their number."""
         n_http = 0 if self._http is None else self._http.end(host, port)
         return succeed(self._sessions.end(host, port) + n_http)
+
+    def keep_read(self, client: Address, name: bytes) -> None:
+        """Keep the name of a file that a client has read from another worker."""
+        if self._last_reads is not None:
+            self._last_reads.keep(client, name)
 
     def set_variables(self, clients: Mapping[str, Mapping[str, ClientValue]]) -> None:
         """Replace the template variables of single clients; see `ClientVariables`."""
