@@ -157,6 +157,11 @@ install:  ## Install a service, as root on a host with systemd
 deb:  ## Build Debian packages, on Debian or Ubuntu
 	packaging/deb dist
 
+# docs/how-to/rpm-package.md lists the build dependencies.
+.PHONY: rpm
+rpm:  ## Build an RPM package, on Fedora; on Debian with its rpmbuild, as a test
+	packaging/rpm dist
+
 .PHONY: clean
 clean:  ## Remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info

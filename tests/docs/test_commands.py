@@ -24,7 +24,7 @@ LANGUAGES = {*RUN, "yaml", "text", "jinja", "json"}
 # Begins of lines that only a command has.
 _COMMAND = re.compile(
     r"^\$? ?(sudo )?(\.venv/bin/|/opt/tftpd/bin/)?"
-    r"(tftpd|tftpc|twistd|make|curl|systemctl|journalctl|apt|apt-get|podman|docker|pip|python3?|tshark|"
+    r"(tftpd|tftpc|twistd|make|curl|systemctl|journalctl|apt|apt-get|dnf|podman|docker|pip|python3?|tshark|"
     r"tcpdump|cat|echo|mkdir|ln|cp|ip|nft|atftp|tftp|busybox|dnsmasq) [-\w./]",
     re.MULTILINE,
 )
