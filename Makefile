@@ -28,6 +28,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The directory where `make install` puts the program; the units name it.
 OPT ?= /opt/tftpd
 UNITS ?=
+IMAGE ?= tftpd
 
 .DEFAULT_GOAL = help
 
@@ -161,6 +162,10 @@ deb:  ## Build Debian packages, on Debian or Ubuntu
 .PHONY: rpm
 rpm:  ## Build an RPM package, on Fedora; on Debian with its rpmbuild, as a test
 	packaging/rpm dist
+
+.PHONY: image
+image:  ## Build the container image with podman, docker or buildah
+	packaging/image $(IMAGE)
 
 .PHONY: clean
 clean:  ## Remove the environment and what was built
