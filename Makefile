@@ -50,6 +50,7 @@ lint: extension $(VENV)/.installed-lint  ## Run ruff, mypy, a compiler, and the 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/python -m tests.support.style
 
 .PHONY: extension
@@ -59,7 +60,7 @@ extension: $(VENV)/.installed  ## Compile the extension; each warning is an erro
 		tftpd/dataplane/_native.c
 
 .PHONY: check
-check: lint branches trial $(VENV)/.installed-test $(VENV)/.installed-docs  ## Run lint and all tests: also interop, browser, packages
+check: lint branches trial $(addprefix $(VENV)/.installed-,test docs dist)  ## Run lint and all tests: also interop, browser, packages
 	$(PYTEST) $(PARALLEL) -m "not nightly" || $(FAILED_AGAIN) -m "not nightly"
 
 # trial runs the test cases of unittest alone: state machines and transfers over loopback.
@@ -153,6 +154,10 @@ install:  ## Install a service, as root on a host with systemd
 	$(OPT)/bin/python -m pip install --quiet .
 	$(OPT)/bin/tftpd install-units $(UNITS)
 
+.PHONY: dist
+dist: $(VENV)/.installed-dist  ## Build the sdist and a wheel, and check them as the package index does
+	PYTHON=$(BIN)/python packaging/dist dist
+
 # docs/how-to/debian-package.md lists the build dependencies.
 .PHONY: deb
 deb:  ## Build Debian packages, on Debian or Ubuntu
@@ -181,7 +186,7 @@ $(BIN)/python:
 $(VENV)/.locked: $(LOCK) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
-	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs)
+	touch $@ $(VENV)/.installed $(addprefix $(VENV)/.installed-,test lint coverage docs dist)
 
 $(VENV)/.installed: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -209,6 +214,10 @@ $(VENV)/.installed-mutants: $(PROJECT) | $(BIN)/python
 
 $(VENV)/.installed-docs: $(PROJECT) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dist: $(PROJECT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(PROJECT) | $(BIN)/python

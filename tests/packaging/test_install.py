@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +13,12 @@ import pytest
 
 from tests.support.daemons import CHECKOUT, free_port, until
 from tests.support.plain import get
-from tests.support.programs import program
+from tests.support.programs import library, program
 
 # One process builds the files.
 pytestmark = [pytest.mark.check, pytest.mark.xdist_group("installation")]
 
 LIMIT = 300
-IGNORED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "_trial_temp*")
 
 
 def _run(*command, **how):
@@ -31,13 +29,18 @@ def _run(*command, **how):
 
 
 @pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    """Build the sdist of this checkout."""
-    base = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(CHECKOUT, base / "checkout", ignore=IGNORED)
-    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
-    _run(sys.executable, "-c", build, str(base), cwd=base / "checkout")
-    (path,) = base.glob("tftpd-*.tar.gz")
+def dist(tmp_path_factory):
+    """Build the sdist and a wheel as `make dist` does, and check them as the package index does."""
+    library("twine")
+    directory = tmp_path_factory.mktemp("dist")
+    environment = {**os.environ, "PYTHONPATH": "", "PYTHON": sys.executable}
+    _run(str(CHECKOUT / "packaging/dist"), str(directory), cwd="/", env=environment)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def sdist(dist):
+    (path,) = dist.glob("tftpd-*.tar.gz")
     return path
 
 
@@ -95,6 +98,16 @@ def test_the_same_source_gives_an_identical_wheel(sdist, wheel, tmp_path):
     assert again.read_bytes() == wheel.read_bytes()
 
 
+def test_the_wheel_of_make_dist_is_that_of_the_commit(dist, sdist, tmp_path):
+    """The time of the commit is the time of all files in the wheel."""
+    if not (CHECKOUT / ".git").exists():
+        pytest.skip("an sdist has no commit")
+    (wheel,) = dist.glob("tftpd-*.whl")
+    time = _run("git", "log", "-1", "--format=%ct", cwd=CHECKOUT).strip()
+    again = _build_wheel(sdist, tmp_path / "again", SOURCE_DATE_EPOCH=time)
+    assert again.read_bytes() == wheel.read_bytes()
+
+
 def test_the_sdist_has_the_files_that_tests_and_users_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -105,6 +118,7 @@ def test_the_sdist_has_the_files_that_tests_and_users_need(sdist):
         "tests/support/fakes.py", "tests/protocol/cases/edk2.txt",
         "tftpd/dataplane/_native.c", "tftpd/dataplane/_native.pyi",
         "twisted/plugins/tftpd_plugin.py", "docs/reference/rfc.md", "srv/tftp/hello.txt",
+        ".ci/run", ".github/workflows/ci.yml", "packaging/dist", "packaging/tftpd.spec",
         "docs/conf.py", "docs/reference/tftpc.md", "share/man/man1/tftpc.1",
     ):  # fmt: skip
         assert needed in names

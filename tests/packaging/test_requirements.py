@@ -40,7 +40,8 @@ def test_a_lock_has_versions_with_hashes_and_names_no_host(name):
 
 def test_ci_txt_has_an_allowed_version_of_each_requirement():
     pins = _pins(CHECKOUT / "requirements/ci.txt")
-    for requirement in _requirements("test", "lint", "docs", "origins", "engines", "kubernetes"):
+    extras = ("test", "lint", "docs", "dist", "origins", "engines", "kubernetes")
+    for requirement in _requirements(*extras):
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
