@@ -3,6 +3,7 @@
 The configuration of a row is loaded, and requests are decided as `tftpd explain` does.
 """
 
+import gzip
 import os
 import re
 import shutil
@@ -165,7 +166,7 @@ def test_every_row_has_a_check():
     assert listed == CHECKS.keys()
 
 
-SERVERS = ("in.tftpd", "atftpd", "dnsmasq", "rs-tftpd")
+SERVERS = ("in.tftpd", "atftpd", "dnsmasq", "rs-tftpd", "tftpd64")
 
 
 def codes(cell: str) -> list[str]:
@@ -195,7 +196,33 @@ ALTERNATIVES = {
     ("dnsmasq", "`tftp-root=DIR`"),
     ("dnsmasq", "`tftp-unique-root=ip`, `=mac`"),
     ("dnsmasq", "`tftp-lowercase`"),
+    ("rs-tftpd", "`--verbose`, `--quiet`"),
 }
+
+
+def options(name: str) -> set[str]:
+    """Return the options of an installed program about TFTP."""
+    path = Path(program(name))
+    page = path.parents[1] / "share/man/man8/in.tftpd.8.gz"
+    if name == "in.tftpd":
+        if not page.is_file():
+            pytest.skip("the manual page is not installed")
+        text = gzip.decompress(page.read_bytes()).decode().replace("\\-", "-")
+    else:
+        done = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
+        text = done.stdout + done.stderr
+    found = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help"}
+    return {option for option in found if name != "dnsmasq" or "tftp" in option}
+
+
+@pytest.mark.parametrize("name", ["in.tftpd", "atftpd", "dnsmasq"])
+def test_a_table_has_each_option_of_the_program(name):
+    cells = " ".join(_CODE.findall(" ".join(rows(name)))).replace("--", "")
+    listed = set(re.findall(r"[a-z][a-z-]+[*]?", cells))
+    # `--mcast-*` stands for all that begin with it.
+    groups = tuple(part[:-1] for part in listed if part.endswith("*")) or ("*",)
+    missing = {option for option in options(name) - listed if not option.startswith(groups)}
+    assert missing == set()
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -278,6 +305,26 @@ def _(server: Server) -> None:
     assert (str(listen.address), listen.port) == ("192.0.2.1", 6969)
 
 
+@row("tftpd64", "*Tftp port* P")
+def _(server: Server) -> None:
+    assert server.settings.listen[0].port == 6969
+
+
+@row("tftpd64", "*Bind TFTP to this address* A")
+def _(server: Server) -> None:
+    assert str(server.settings.listen[0].address) == "192.0.2.1"
+
+
+@row("tftpd64", "*Enable IPv6*")
+def _(server: Server) -> None:
+    assert str(server.settings.listen[0].address) == "::"
+
+
+@row("atftpd", "`--listen-local`")
+def _(server: Server) -> None:
+    assert str(server.settings.listen[0].address) == "127.0.0.1"
+
+
 @row("in.tftpd", "`--ipv4`, `--ipv6`")
 def _(server: Server) -> None:
     (listen,) = server.settings.listen
@@ -293,6 +340,7 @@ def _(server: Server) -> None:
 
 @row("in.tftpd", "`--retransmit US`")
 @row("atftpd", "`--retry-timeout S`")
+@row("tftpd64", "*Timeout* S")
 def _(server: Server) -> None:
     assert server.settings.retransmit.initial_interval == 5
 
@@ -310,6 +358,7 @@ def _(server: Server) -> None:
 
 @row("in.tftpd", "`--port-range A:B`")
 @row("dnsmasq", "`tftp-port-range=A,B`")
+@row("tftpd64", "*local ports pool* A:B")
 def _(server: Server) -> None:
     assert server.settings.listen[0].model_dump(mode="json")["session_ports"] == "40000-40999"
 
@@ -326,6 +375,7 @@ no_configuration(
     ("in.tftpd", "`--map-steps N`"),
     ("in.tftpd", "`--listen`, `--foreground`, `--pidfile`"),
     ("in.tftpd", "`--timeout`, inetd"),
+    ("in.tftpd", "`--version`"),
 )
 
 
@@ -341,6 +391,7 @@ def _(server: Server) -> None:
 
 @row("atftpd", "`--maxthread N`")
 @row("dnsmasq", "`tftp-max=N`")
+@row("tftpd64", "`Max Simultaneous Transfers` N")
 def _(server: Server) -> None:
     assert server.settings.limits.sessions == 512
 
@@ -362,7 +413,10 @@ no_configuration(
     ("atftpd", "`--user`, `--group`"),
     ("atftpd", "`--prevent-sas`"),
     ("atftpd", "`--no-source-port-checking`"),
-    ("atftpd", "`--mcast-*`, `--mtftp`"),
+    ("atftpd", "`--no-multicast`"),
+    ("atftpd", "`--pcre-test FILE`"),
+    ("atftpd", "`--mcast-*`, `--mtftp`, `--mtftp-port`"),
+    ("atftpd", "`--version`"),
 )
 
 
@@ -458,6 +512,11 @@ def _(server: Server) -> None:
     assert not server.writes("new")
 
 
+@row("rs-tftpd", "`--verbose`, `--quiet`")
+def _(server: Server) -> None:
+    assert server.settings.log.level == "debug"
+
+
 @row("rs-tftpd", "`--overwrite`")
 def _(server: Server) -> None:
     assert server.writes("open")
@@ -469,7 +528,112 @@ def _(server: Server) -> None:
     assert profile.duplicates == 3
 
 
-no_configuration(("rs-tftpd", "`-r`"), ("rs-tftpd", "`--keep-on-error`"))
+@row("rs-tftpd", "`--rollover 0`, `1`")
+def _(server: Server) -> None:
+    (profile,) = server.settings.profiles
+    assert profile.rollover == 1
+
+
+@row("rs-tftpd", "`--maxretries N`")
+@row("tftpd64", "*Max Retransmit* N")
+def _(server: Server) -> None:
+    assert server.settings.retransmit.idle_timeout == 5
+
+
+no_configuration(
+    ("rs-tftpd", "`-r`"),
+    ("rs-tftpd", "`--keep-on-error`"),
+    ("rs-tftpd", "`--rollover n`, `x`"),
+)
+
+
+# tftpd64 -----------------------------------------------------------------------------------
+
+
+@row("tftpd64", "*Base Directory* DIR, *Security*: *Standard*")
+def _(server: Server) -> None:
+    assert server.read("/open") == "open"
+    assert server.writes("new")
+    assert server.writes("public")
+    assert not server.ask(Rrq, "../tftpd.yaml")["granted"]
+
+
+@row("tftpd64", "*Security*: *None*")
+def _(server: Server) -> None:
+    (server.directory / "dir2/here").touch()
+    assert server.ask(Rrq, "/other/here")["file"] == f"{server.directory}/dir2/here"
+
+
+@row("tftpd64", "*Security*: *High*")
+def _(server: Server) -> None:
+    assert not server.writes("new")
+    assert server.writes("open")
+
+
+@row("tftpd64", "*Security*: *Read Only*")
+def _(server: Server) -> None:
+    assert server.read("open") == "open"
+    assert not server.writes("open")
+
+
+@row("tftpd64", "*Option negotiation* off")
+def _(server: Server) -> None:
+    assert server.granted(tsize="0", blksize="1428", timeout="3", windowsize="4") == {}
+
+
+@row("tftpd64", "*PXE Compatibility*")
+def _(server: Server) -> None:
+    found = server.granted(tsize="0", blksize="1428", timeout="3", windowsize="4")
+    assert found == {"tsize": "5000"}
+
+
+@row("tftpd64", "*Translate Unix file names*")
+@row("tftpd64", "`Allow '\\' As virtual root`")
+def _(server: Server) -> None:
+    assert server.read("/boot/BCD") == "boot/BCD"
+    assert server.read("C:\\boot\\BCD") == server.read("\\boot\\BCD") == "boot/BCD"
+
+
+@row("tftpd64", "letter case, which Windows ignores")
+def _(server: Server) -> None:
+    assert server.read("\\Boot\\bcd") == "boot/BCD"
+
+
+@row("tftpd64", "*Use anticipation window of N Bytes*")
+def _(server: Server) -> None:
+    assert server.granted(windowsize="100") == {"windowsize": "64"}
+
+
+@row("tftpd64", "*Show Progress bar*, `Keep transfer Gui`")
+def _(server: Server) -> None:
+    assert server.settings.status
+
+
+@row("tftpd64", "*Create md5 files*")
+def _(server: Server) -> None:
+    assert server.settings.directories[0].read.sha256
+
+
+@row("tftpd64", "*DHCP*: *Boot File* with `$MAC$` or `$IP$`")
+def _(server: Server) -> None:
+    assert server.read("own") == "52-54-00-12-34-56/own"
+    shutil.rmtree(server.root / "52-54-00-12-34-56")
+    assert server.read("own") == f"{CLIENT}/own"
+    assert server.read("open") == "open"
+
+
+no_configuration(
+    ("tftpd64", '*Create "dir.txt" files*'),
+    ("tftpd64", "*Beep for long transfer*"),
+    ("tftpd64", "*Hide Window at startup*"),
+    ("tftpd64", "`TftpLogFile`, `UseEventLog`"),
+    ("tftpd64", "`Ignore ack for last TFTP packet`"),
+    ("tftpd64", "`MulticastAddress`, `MulticastPort`"),
+    ("tftpd64", "`Support for port Option`"),
+    ("tftpd64", "`Console Password`"),
+    ("tftpd64", "*DHCP*: all else, *Syslog*, *DNS*, *SNTP*"),
+    ("tftpd64", "*TFTP Client*"),
+)
 
 
 # Side by side -------------------------------------------------------------------------------
