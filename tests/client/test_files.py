@@ -115,7 +115,7 @@ def test_a_spooled_download_converts_netascii():
 
 def test_a_download_does_not_wait_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", None)  # an upload to a server calls it
-    download = FileDownload.create(tmp_path / "new", None, TransferOptions())
+    download = FileDownload(tmp_path / "new", None, TransferOptions())
     download.append([b"content"])
     download.commit()
     assert (tmp_path / "new").read_bytes() == b"content"
@@ -124,14 +124,20 @@ def test_a_download_does_not_wait_for_the_disk(tmp_path, monkeypatch):
 def test_a_write_that_fails_when_the_file_is_closed_is_reported(tmp_path, monkeypatch):
     """NFS reports a full disk there."""
 
-    def refuse(fd):
-        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    class FullFile(io.FileIO):
+        def close(self):
+            is_open = not self.closed
+            super().close()
+            if is_open:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
-    download = FileDownload.create(tmp_path / "new", None, TransferOptions())
+    opener = "tftpd.client.files.open"
+    monkeypatch.setattr(opener, lambda *of: io.BufferedWriter(FullFile(*of[:2])), raising=False)
+    download = FileDownload(tmp_path / "new", None, TransferOptions())
     download.append([b"content"])
-    monkeypatch.setattr(os, "dup", refuse)
     with pytest.raises(RequestRefused) as refused:
         download.commit()
+    download.discard()
     assert refused.value.code is ErrorCode.DISK_FULL
     assert os.listdir(tmp_path) == []
 
@@ -183,9 +189,9 @@ def test_a_file_of_another_user_in_a_shared_directory_is_uploaded(shared, monkey
 def test_a_download_does_not_pass_a_link_of_another_user_in_a_shared_directory(shared):
     for name in ("link", "directory/secret", "directory/new"):
         with pytest.raises(RequestRefused, match="a link of another user in a directory"):
-            FileDownload.create(shared / name, None, options(None))
+            FileDownload(shared / name, None, options(None))
     with pytest.raises(RequestRefused, match="a file of another user in a directory"):
-        FileDownload.create(shared / "file", None, options(None))
+        FileDownload(shared / "file", None, options(None))
 
 
 def test_a_pipe_is_opened_by_its_descriptor():

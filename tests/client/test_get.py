@@ -385,13 +385,14 @@ def test_a_directory_that_vanishes_after_the_request_causes_an_error_packet(clie
 def test_a_full_disk_names_the_local_file_and_the_server_gets_error_3(
     client, path, tmp_path, monkeypatch
 ):
-    def fail(*arguments):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    class FullFile(io.FileIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    opener = "tftpd.client.files.open"
+    monkeypatch.setattr(opener, lambda *of: io.BufferedWriter(FullFile(*of[:2])), raising=False)
     client.get(path)
-    monkeypatch.setattr("tftpd.storage.upload.os.write", fail)
     (answer,) = client.receive(Data(1, b"abc"))
-    monkeypatch.undo()
     assert (answer.code, type(client.result)) == (3, LocalError)
     assert str(client.result) == f"{path}: No space left on device"
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,6 @@ from tftpd.protocol.result import Outcome
 from tftpd.storage import quota, upload
 from tftpd.storage.dentry_cache import DentryCache
 from tftpd.storage.quota import Usage, UsageTracker
-from tftpd.storage.source import FileSource
 
 BLOCK = b"x" * 512
 OPTIONS = ((b"blksize", b"512"),)
@@ -24,7 +23,7 @@ OPTIONS = ((b"blksize", b"512"),)
 @pytest.fixture
 def foreign_server(server, monkeypatch):
     """Server whose files all are on a file system that is not local."""
-    monkeypatch.setattr(FileSource, "open_cached", lambda grant, cache: None)
+    monkeypatch.setattr(DentryCache, "open_file", lambda self, grant: None)
     monkeypatch.setattr(DentryCache, "blocking_device", lambda self, device: device)
     return server
 

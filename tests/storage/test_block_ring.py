@@ -19,7 +19,7 @@ from tftpd.protocol.sender import Sender
 from tftpd.storage import block_ring
 from tftpd.storage import source as source_module
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
-from tftpd.storage.source import FileSource
+from tftpd.storage.walk import open_file
 
 
 class Reader:
@@ -57,7 +57,7 @@ def opened(root, reading):
 
     def open_ring(content, blksize=512, slots=130, rollover=0, kind=BlockRing, first_block=1):
         (root / "data").write_bytes(content)
-        source = FileSource.open(reading("data"))
+        source = open_file(reading("data"))
         sources.append(source)
         return Reader(kind(source, blksize, slots, rollover, first_block))
 
@@ -158,7 +158,7 @@ def test_files_in_the_page_cache_never_block(opened, blksize):
 def test_netascii_is_split_into_blocks_after_translation(tmp_path_factory, content, count):
     root = tmp_path_factory.getbasetemp()
     (root / "text").write_bytes(content)
-    source = FileSource.open(Grant(root, (b"text",), ReadPolicy()))
+    source = open_file(Grant(root, (b"text",), ReadPolicy()))
     try:
         blocks = _all(Reader(NetasciiBlockRing(source, 8, 10, 0)), count)
     finally:

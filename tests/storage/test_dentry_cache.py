@@ -14,7 +14,6 @@ import pytest
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.storage import dentry_cache
 from tftpd.storage.dentry_cache import DentryCache
-from tftpd.storage.source import FileSource
 
 ANY_POLICY = pytest.mark.parametrize(
     "symlinks", [Symlinks.INSIDE, Symlinks.CHROOT, Symlinks.FOLLOW]
@@ -155,7 +154,7 @@ def test_a_file_of_a_tmpfs_is_read_at_once_also_without_nonblocking_reads(memory
         return preadv(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", old_kernel)
-    source = FileSource.open_cached(_grant(memory_root, b"file"), cache)
+    source = cache.open_file(_grant(memory_root, b"file"))
     buffer = bytearray(7)
     assert (source.in_memory, source.read([memoryview(buffer)], 0, blocking=False)) == (True, 7)
     source.close()
@@ -163,14 +162,14 @@ def test_a_file_of_a_tmpfs_is_read_at_once_also_without_nonblocking_reads(memory
 
 
 def test_a_file_of_another_file_system_is_not_in_memory(cache, tree):
-    source = FileSource.open_cached(_grant(tree, b"dir", b"file"), cache)
+    source = cache.open_file(_grant(tree, b"dir", b"file"))
     is_memory = dentry_cache._file_system_type(tree) in dentry_cache._MEMORY_TYPES
     assert source.in_memory == is_memory
     source.close()
 
 
 def test_a_file_in_memory_is_opened_without_a_walk(cache, tree):
-    source = FileSource.open_cached(_grant(tree, b"dir", b"file"), cache)
+    source = cache.open_file(_grant(tree, b"dir", b"file"))
     buffer = bytearray(7)
     assert (source.size, source.read([memoryview(buffer)], 0, blocking=True)) == (7, 7)
     source.close()
@@ -192,7 +191,7 @@ def test_a_file_in_memory_is_opened_without_a_walk(cache, tree):
 )
 def test_everything_else_is_left_to_the_walk(cache, tree, name):
     descriptors = os.listdir("/proc/self/fd")
-    assert FileSource.open_cached(_grant(tree, *name), cache) is None
+    assert cache.open_file(_grant(tree, *name)) is None
     assert os.listdir("/proc/self/fd") == descriptors
 
 
@@ -200,12 +199,12 @@ def test_a_file_below_more_directories_than_a_walk_opens_is_left_to_the_walk(cac
     deep = tree.joinpath(*["d"] * 129)
     deep.mkdir(parents=True)
     (deep / "file").touch()
-    assert FileSource.open_cached(_grant(tree, *[b"d"] * 129, b"file"), cache) is None
+    assert cache.open_file(_grant(tree, *[b"d"] * 129, b"file")) is None
 
 
 def test_a_file_that_not_all_may_read_is_left_to_the_walk(cache, tree):
     (tree / "dir" / "file").chmod(0o600)
-    assert FileSource.open_cached(_grant(tree, b"dir", b"file", world_readable=True), cache) is None
+    assert cache.open_file(_grant(tree, b"dir", b"file", world_readable=True)) is None
 
 
 def test_a_root_is_local_only_for_a_minute_after_a_thread_has_found_out(
@@ -240,7 +239,7 @@ def test_a_file_with_a_lease_of_another_program_does_not_block(cache, tmp_path):
             except OSError:
                 pytest.skip("the file system supports no leases")
             start = time.monotonic()
-            assert FileSource.open_cached(_grant(tmp_path, b"leased"), cache) is None
+            assert cache.open_file(_grant(tmp_path, b"leased")) is None
             assert time.monotonic() - start < 5
     finally:
         signal.signal(signal.SIGIO, handler)

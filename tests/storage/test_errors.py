@@ -22,9 +22,9 @@ from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.storage import tempfiles
 from tftpd.storage.errors import translate_os_errors
-from tftpd.storage.source import FileSource
 from tftpd.storage.tempfiles import remove_stale_uploads
 from tftpd.storage.upload import Upload
+from tftpd.storage.walk import open_file
 
 PREFIX = TEMPORARY.decode()
 
@@ -99,7 +99,7 @@ def closed(shared):
 @pytest.mark.parametrize("name", [(b"file",), (b"closed", b"file")])
 def test_a_file_without_read_permission_is_an_access_violation(closed, name):
     with _ordinary_user(), pytest.raises(RequestRefused) as refused:
-        FileSource.open(Grant(closed, name, ReadPolicy()))
+        open_file(Grant(closed, name, ReadPolicy()))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from tftpd.protocol.errors import RequestRefused
 from tftpd.storage.block_ring import BlockRing, NetasciiBlockRing
-from tftpd.storage.source import FileLike, FileSource, MemorySource
+from tftpd.storage.source import FileLike, MemorySource
+from tftpd.storage.walk import open_file
 
 
 def _read(source: FileLike, offset: int, *lengths: int) -> tuple[int, list[bytes]]:
@@ -43,7 +44,7 @@ def test_the_other_methods_have_no_effect():
 def test_a_memory_source_gives_the_same_datagrams_as_a_file(reading, root, kind, size):
     data = bytes(index * 7 % 256 for index in range(size))
     (root / "file").write_bytes(data)
-    there = FileSource.open(reading("file"))
+    there = open_file(reading("file"))
     assert list(_datagrams(kind(there, 16, 4, 0))) == list(
         _datagrams(kind(MemorySource(data), 16, 4, 0))
     )

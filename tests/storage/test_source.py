@@ -9,7 +9,7 @@ import pytest
 
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
-from tftpd.storage.source import FileSource
+from tftpd.storage.walk import open_file
 
 
 def _make_fifo(path):
@@ -29,7 +29,7 @@ def _make_directory(path):
 def test_a_file_that_is_not_regular_is_refused_without_blocking(root, reading, make):
     make(root / "it")
     with pytest.raises(RequestRefused) as refused:
-        FileSource.open(reading("it"))
+        open_file(reading("it"))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
@@ -40,7 +40,7 @@ def test_a_file_with_a_lease_of_another_program_is_refused(root, reading):
         try:
             fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             with pytest.raises(RequestRefused) as refused:
-                FileSource.open(reading("file"))
+                open_file(reading("file"))
         finally:
             fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             signal.signal(signal.SIGIO, before)
@@ -49,18 +49,18 @@ def test_a_file_with_a_lease_of_another_program_is_refused(root, reading):
 
 def test_a_device_is_refused():
     with pytest.raises(RequestRefused) as refused:
-        FileSource.open(Grant(os.path.realpath("/dev"), (b"null",), ReadPolicy()))
+        open_file(Grant(os.path.realpath("/dev"), (b"null",), ReadPolicy()))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
 
 
 def test_the_world_readable_bit_is_required_if_the_policy_says_so(root, reading):
     (root / "file").chmod(0o640)
-    FileSource.open(reading("file")).close()
+    open_file(reading("file")).close()
     with pytest.raises(RequestRefused) as refused:
-        FileSource.open(reading("file", world_readable=True))
+        open_file(reading("file", world_readable=True))
     assert refused.value.code is ErrorCode.ACCESS_VIOLATION
     (root / "file").chmod(0o644)
-    FileSource.open(reading("file", world_readable=True)).close()
+    open_file(reading("file", world_readable=True)).close()
 
 
 def test_a_file_that_is_not_regular_is_never_opened(root, reading, monkeypatch):
@@ -76,5 +76,5 @@ def test_a_file_that_is_not_regular_is_never_opened(root, reading, monkeypatch):
     monkeypatch.setattr(os, "open", noting)
     for name in ("fifo", "inner"):
         with pytest.raises(RequestRefused):
-            FileSource.open(reading(name))
+            open_file(reading(name))
     assert not {b"fifo", b"inner"} & set(opened)

@@ -14,15 +14,14 @@ from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import Grant, ReadPolicy, Symlinks
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.source import FileSource
-from tftpd.storage.walk import walk_tree
+from tftpd.storage.walk import open_file, walk_tree
 
 VIOLATION = ErrorCode.ACCESS_VIOLATION
 MISSING = ErrorCode.FILE_NOT_FOUND
 
 
 def _read(grant):
-    source = FileSource.open(grant)
+    source = open_file(grant)
     try:
         content = bytearray(source.size)
         source.read([memoryview(content)], 0, blocking=True)

@@ -24,7 +24,7 @@ from tftpd.client.errors import (
     exit_status_after,
     translate_to_local_error,
 )
-from tftpd.client.files import copy_to_temporary, open_local
+from tftpd.client.files import copy_to_temporary, file_source, open_local
 from tftpd.client.jobs import TransferJob
 from tftpd.client.settings import ClientSettings
 from tftpd.client.transfer import PacketTrace, Progress, get, put
@@ -150,7 +150,7 @@ class CommandRunner:
         options: dict[str, Any] = {"settings": settings, "progress": progress}
         options |= {"port": remote.port or self._arguments.port, "trace": self._trace}
         if self._arguments.command == "put":
-            source = job.local or Path(self._stdin.name)
+            source = job.local or file_source(self._stdin)
             return run_transfer(put(*server, source, **options), self._cancelled)
         with _open_destination(job.local) as to:
             return run_transfer(get(*server, to, **options), self._cancelled)

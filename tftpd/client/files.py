@@ -3,72 +3,31 @@
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from tftpd.access.paths import PARENT, Name
-from tftpd.access.policy import Grant, Symlinks, WritePolicy
+from tftpd.access.paths import PARENT, TEMPORARY, Name
+from tftpd.access.policy import Symlinks
 from tftpd.client.errors import LocalError, translate_to_local_error
-from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
 from tftpd.protocol.negotiation import Mode, TransferOptions
 from tftpd.protocol.netascii import NetasciiDecoder
 from tftpd.storage.errors import translate_os_errors
 from tftpd.storage.source import FileLike, FileSource, MemorySource
-from tftpd.storage.tempfiles import read_umask, remove_stale_uploads
-from tftpd.storage.upload import Upload
-from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
 
-_SPOOL_BUFFER_BYTES = 64 << 10  # written in one system call, as by `Upload`
+# Windows has neither descriptors of directories nor directories such as /tmp.
+_HAS_DIRECTORY_DESCRIPTORS = os.open in os.supports_dir_fd
+if _HAS_DIRECTORY_DESCRIPTORS:
+    from tftpd.storage.attributes import copy_attributes
+    from tftpd.storage.tempfiles import create_temporary, remove_stale_uploads
+    from tftpd.storage.walk import lstat_at, open_parent, refuse_untrusted
+
+_WRITE_BYTES = 64 << 10  # data is collected up to this size before it is written
 TEMPORARY_FILE = "temporary file (see TMPDIR)"  # in messages
-
-
-class FileDownload(Upload):
-    """Destination of a download with a path.
-
-    The file gets its name only if it is complete and has the size that the server announced.
-    """
-
-    durable = False  # as with curl and cp: the server keeps its file
-    max_size: int | None = None
-
-    @classmethod
-    def create(
-        cls,
-        path: Path,
-        max_size: int | None,
-        options: TransferOptions,
-        is_hashed: bool = False,
-    ) -> "FileDownload":
-        """Create the temporary file that becomes `path`.
-
-        Args:
-            path: The local file; an existing file is replaced.
-            max_size: Largest file in bytes; None for no limit.
-            options: The options of the transfer.
-            is_hashed: True to compute its SHA-256.
-
-        Raises:
-            RequestRefused: The file cannot be created, or is larger than `max_size`.
-        """
-        size = _announced_size(options)
-        _check_size(size or 0, size, max_size)
-        remove_stale_uploads(path.parent, recursive=False)  # of clients that were killed
-        download = cls.open(_grant(path, is_hashed), size, options.mode is Mode.NETASCII)
-        download.max_size = max_size
-        return download
-
-    def append(self, payloads: Sequence[bytes]) -> None:
-        """Append blocks; raise `RequestRefused` if the file is too large."""
-        super().append(payloads)
-        _check_size(self.size, self.announced_size, self.max_size)
-
-    def commit(self) -> None:
-        """Rename the file to its final name; raise `RequestRefused` if the size differs."""
-        _check_size(self.size, self.announced_size, is_complete=True)
-        super().commit()
 
 
 class SpooledDownload:
@@ -88,7 +47,6 @@ class SpooledDownload:
     """
 
     blocking_device: int | None = None
-    is_full = False  # the spool has a buffer of its own
 
     def __init__(
         self,
@@ -103,6 +61,8 @@ class SpooledDownload:
         self._announced_size = _announced_size(options)
         self._max_size = max_size
         self._size = 0
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
         _check_size(self._announced_size or 0, self._announced_size, max_size)
 
     @property
@@ -110,41 +70,117 @@ class SpooledDownload:
         """SHA-256 of the data in hexadecimal digits; empty if it is not computed."""
         return "" if self._hash is None else self._hash.hexdigest()
 
+    @property
+    def is_full(self) -> bool:
+        """True if enough data is collected to write it (64 KiB)."""
+        return self._pending_bytes >= _WRITE_BYTES
+
     def append(self, payloads: Sequence[bytes]) -> None:
-        """Write blocks to the spool; raise `RequestRefused` if they are too many."""
+        """Add blocks, in memory; raise `RequestRefused` if they are too many."""
         if self._decoder is not None:
             payloads = [self._decoder.decode(payload) for payload in payloads]
-        self._write(payloads)
+        self._append(payloads)
 
     def flush(self) -> None:
-        """Do nothing."""
+        """Write the collected data; raise `RequestRefused` if this fails."""
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        with translate_os_errors(ErrorText.WRITE_FAILED):
+            self._spool.write(data)
+        if self._hash is not None:
+            self._hash.update(data)
 
     def commit(self) -> None:
         """Complete the spool; raise `RequestRefused` if the size is not the announced one."""
         if self._decoder is not None:
-            self._write([self._decoder.decode(b"", final=True)])
+            self._append([self._decoder.decode(b"", final=True)])
         _check_size(self._size, self._announced_size, is_complete=True)
+        self.flush()
         with translate_os_errors(ErrorText.WRITE_FAILED):
             self._spool.flush()
 
     def discard(self) -> None:
         """Do nothing: the caller closes the spool."""
 
-    def _write(self, payloads: Sequence[bytes]) -> None:
-        self._size += sum(map(len, payloads))
+    def _append(self, payloads: Sequence[bytes]) -> None:
+        added = sum(map(len, payloads))
+        self._size += added
         _check_size(self._size, self._announced_size, self._max_size)
+        self._pending += payloads
+        self._pending_bytes += added
+
+
+class FileDownload(SpooledDownload):
+    """Destination of a download with a path.
+
+    The spool is a temporary file in the same directory. It gets its name only if it is complete
+    and has the size that the server announced. It is not synced to the disk: the server keeps its
+    file, and curl and cp do not wait for the disk either.
+
+    Args:
+        path: The local file; an existing file is replaced.
+        max_size: As for `SpooledDownload`.
+        options: As for `SpooledDownload`.
+        is_hashed: As for `SpooledDownload`.
+
+    Raises:
+        RequestRefused: The file cannot be created, or is larger than `max_size`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_size: int | None,
+        options: TransferOptions,
+        is_hashed: bool = False,
+    ) -> None:
+        size = _announced_size(options)
+        _check_size(size or 0, size, max_size)
+        _remove_stale(path.parent)
+        with translate_os_errors(ErrorText.WRITE_FAILED), ExitStack() as undo:
+            self._directory, self._name = undo.enter_context(_open_directory(path))
+            exists = _check_target(self._directory, self._name)
+            # The permissions of an existing file are copied in the end. The umask applies to a
+            # new one.
+            mode = 0o600 if exists else 0o666
+            self._temporary, fd = _create_temporary(self._directory, self._name, mode)
+            undo.callback(self._remove)
+            if self._directory is not None:
+                undo.callback(os.close, os.dup(fd))  # keeps the lock until the file has its name
+            spool = undo.enter_context(open(fd, "wb", _WRITE_BYTES))
+            super().__init__(spool, max_size, options, is_hashed)
+            self._undo = undo.pop_all()
+
+    def commit(self) -> None:
+        """Rename the file to its final name; raise `RequestRefused` if the size differs."""
+        super().commit()
+        directory = self._directory
         with translate_os_errors(ErrorText.WRITE_FAILED):
-            self._spool.writelines(payloads)
-        if self._hash is not None:
-            self._hash.update(b"".join(payloads))
+            if directory is not None:
+                copy_attributes(directory, self._name, self._spool.fileno())
+            # Reports failed writes, such as those of NFS. Windows renames no open file.
+            self._spool.close()
+            os.replace(self._temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def discard(self) -> None:
+        """Remove the temporary file and close all descriptors; idempotent."""
+        with suppress(OSError):  # what is not written yet does not matter
+            self._undo.close()
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # after a commit the name does not exist any longer
+            os.unlink(self._temporary, dir_fd=self._directory)
 
 
 def check_destination(path: Path) -> None:
     """Raise `LocalError` if a download to `path` would fail; create nothing. Blocks."""
-    with translate_to_local_error(f"{path}: "):
-        os.stat(os.path.join(path.parent, ""))  # `Upload` calls it the root directory
     try:
-        Upload.check(_grant(path), None, None)
+        with translate_to_local_error(f"{path}: "), _open_directory(path) as (directory, name):
+            _check_target(directory, name)
+            parent = os.path.dirname(name) or b"."
+            if not os.access(parent, os.W_OK | os.X_OK, dir_fd=directory):
+                raise HostFault(ErrorCode.ACCESS_VIOLATION, "the directory is not writable")
     except RequestRefused as refused:
         raise LocalError(f"{path}: {refused}") from refused
 
@@ -157,7 +193,7 @@ def open_spool() -> BinaryIO:
     import tempfile
 
     try:
-        return cast("BinaryIO", tempfile.TemporaryFile("w+b", _SPOOL_BUFFER_BYTES))
+        return cast("BinaryIO", tempfile.TemporaryFile("w+b", _WRITE_BYTES))
     except OSError:
         return BytesIO()
 
@@ -178,8 +214,8 @@ def copy_spool(spool: BinaryIO, stream: BinaryIO) -> None:
         stream.flush()
 
 
-def open_source(source: Path | bytes | BinaryIO) -> FileLike:
-    """Open the source of an upload. Blocks.
+def open_source(source: Path | bytes | BinaryIO | FileLike) -> FileLike:
+    """Open the source of an upload; one that is open already is returned. Blocks.
 
     The request announces the size of the file. Therefore a stream, for example a pipe, is read
     to its end and copied to a temporary file. Bytes and regular files are sent as they are.
@@ -188,6 +224,8 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
         LocalError: The file cannot be opened, or the stream cannot be copied to a temporary
             file.
     """
+    if isinstance(source, FileLike):
+        return source
     if isinstance(source, bytes):
         return MemorySource(source)
     if isinstance(source, Path):
@@ -196,9 +234,9 @@ def open_source(source: Path | bytes | BinaryIO) -> FileLike:
             if not stat.S_ISREG(status.st_mode):
                 return open_source(file)
             # Files of procfs have no size; they have content nevertheless.
-            return _file_source(file) if status.st_size else MemorySource(file.read())
+            return file_source(file) if status.st_size else MemorySource(file.read())
     with copy_to_temporary(source) as copy:
-        return _file_source(copy)
+        return file_source(copy)
 
 
 def open_local(path: Path, mode: str) -> BinaryIO:
@@ -215,6 +253,8 @@ def open_local(path: Path, mode: str) -> BinaryIO:
 
 
 def _open_trusted(file: str, flags: int) -> int:
+    if not _HAS_DIRECTORY_DESCRIPTORS:
+        return os.open(file, flags)
     root, name = _split(Path(file))
     if not name or name[-1] == PARENT:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -238,21 +278,67 @@ def copy_to_temporary(stream: BinaryIO) -> IO[bytes]:
     import tempfile
 
     with translate_to_local_error(f"cannot copy the input to a {TEMPORARY_FILE}: "):
-        copy = tempfile.NamedTemporaryFile()  # noqa: SIM115, the caller closes it
+        copy = tempfile.TemporaryFile()  # noqa: SIM115, the caller closes it
         shutil.copyfileobj(stream, copy)
         copy.flush()
         return copy
 
 
-def _file_source(file: IO[bytes]) -> FileSource:
+def file_source(file: IO[bytes]) -> FileSource:
+    """Return the source that reads an open regular file from its start."""
     return FileSource(os.dup(file.fileno()), os.fstat(file.fileno()))
 
 
-def _grant(path: Path, is_hashed: bool = False) -> Grant[WritePolicy]:
-    with translate_os_errors(ErrorText.WRITE_FAILED):
-        os.stat(os.path.join(path.parent, ""))  # its fault is not that of a root of a server
-    policy = WritePolicy(overwrite=True, mode=0o666 & ~read_umask(), sha256=is_hashed)
-    return Grant(*_split(path), policy, Symlinks.FOLLOW)
+@contextmanager
+def _open_directory(path: Path) -> Iterator[tuple[int | None, bytes]]:
+    """Open the directory of a local file; follow no link of another user in a shared directory.
+
+    Yields:
+        A descriptor of the directory, and the name in it that is not a link. On Windows, None and
+        the path without links.
+    """
+    os.stat(os.path.join(path.parent, ""))  # the walk calls it the root directory
+    if not _HAS_DIRECTORY_DESCRIPTORS:
+        yield None, os.fsencode(os.path.realpath(path))
+        return
+    with open_parent(*_split(path), Symlinks.FOLLOW) as (directory, name):
+        yield directory, name
+
+
+def _check_target(directory: int | None, name: bytes) -> bool:
+    """Return True if a file exists; raise `RequestRefused` if it must not be replaced."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
+    if directory is not None:
+        refuse_untrusted(directory, status.st_uid)
+    # rename(2) does not check the permissions of the file that it replaces.
+    if not os.access(name, os.W_OK, dir_fd=directory):
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "the file is read-only")
+    return True
+
+
+def _create_temporary(directory: int | None, name: bytes, mode: int) -> tuple[bytes, int]:
+    """Create a temporary file beside a file; return its name and its descriptor."""
+    if directory is not None:
+        return create_temporary(directory, mode)
+    import tempfile
+
+    fd, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=os.path.dirname(name))
+    return temporary, fd
+
+
+def _remove_stale(directory: Path) -> None:
+    """Remove temporary files of clients that were killed."""
+    if _HAS_DIRECTORY_DESCRIPTORS:
+        remove_stale_uploads(directory, recursive=False)
+        return
+    for file in directory.glob(os.fsdecode(TEMPORARY) + "*"):
+        with suppress(OSError):  # Windows does not remove an open file
+            file.unlink()
 
 
 def _split(path: Path) -> tuple[Path, Name]:

@@ -579,7 +579,7 @@ def get(
     hooks = progress, trace, settings.min_rate, settings.max_rate
     max_size = settings.max_size
     if path is not None:
-        open_file = partial(files.FileDownload.create, path, max_size, is_hashed=settings.sha256)
+        open_file = partial(files.FileDownload, path, max_size, is_hashed=settings.sha256)
         return DownloadTransfer(request, server, _policy(settings), open_file, path, *hooks)
     spool, local = files.open_spool(), files.TEMPORARY_FILE
     open_spool = partial(files.SpooledDownload, spool, max_size, is_hashed=settings.sha256)
@@ -591,7 +591,7 @@ def get(
 def put(
     host: str,
     name: str | bytes,
-    source: str | Path | bytes | BinaryIO,
+    source: str | Path | bytes | BinaryIO | FileLike,
     *,
     port: int = PORT,
     settings: ClientSettings = DEFAULT_SETTINGS,
@@ -605,7 +605,7 @@ def put(
         name: Name of the file on the server; a str is encoded as UTF-8.
         source: Path of the local file, its content, or a binary file that is open for reading.
             Pipes and open files are read to their end first, because the request announces
-            the size.
+            the size. A `FileLike` is sent as it is, and closed.
         port: UDP port of the server.
         settings: Options to request, and the idle timeout.
         progress: As for `get`.

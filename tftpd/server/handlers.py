@@ -59,6 +59,7 @@ from tftpd.storage.resolver import FileResolver
 from tftpd.storage.source import FileLike, FileSource
 from tftpd.storage.streams import CollectedUpload, StreamSource
 from tftpd.storage.upload import ReceivedFile, Upload
+from tftpd.storage.walk import open_file
 
 _READ_BYTES = 64 << 10  # of an open file at a time
 _MAX_TEXT_CHARS = 128  # of an ERROR
@@ -612,7 +613,7 @@ def _open_content(handler: Handler, request: ServerRequest) -> FileLike:
 
 def _open_path(grant: Grant[ReadPolicy], cache: DentryCache) -> FileSource:
     cache.learn_root(grant.directory)
-    source = FileSource.open(grant)
+    source = open_file(grant)
     source.blocking_device = cache.blocking_device(source.device)
     source.in_memory = cache.is_in_memory(source.device)
     return source

@@ -11,6 +11,7 @@ file systems of a list count as cached; a thread finds out which ones these are.
 import ctypes
 import errno
 import os
+import stat
 import struct
 import sys
 from contextlib import suppress
@@ -18,8 +19,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from tftpd.access.origin_roots import OriginRoot
 from tftpd.access.paths import Name
-from tftpd.access.policy import Symlinks
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.storage.source import FileSource
+from tftpd.storage.walk import MAX_DIRECTORIES, READ_FLAGS
 
 _OPENAT2 = 437  # on all architectures except Alpha
 _AT_FDCWD = -100
@@ -115,6 +119,31 @@ class DentryCache:
     def is_in_memory(self, device: int) -> bool:
         """Return True if a file of this device has its content in memory: tmpfs, ramfs."""
         return device in self._memory_devices
+
+    def open_file(self, grant: Grant[ReadPolicy]) -> FileSource | None:
+        """Open the file of a grant if that needs no disk I/O and no link is on its path.
+
+        Returns:
+            None in all other cases, and if the file must not be read: `walk.open_file` tells why.
+        """
+        if isinstance(grant.root, OriginRoot) or len(grant.name) > MAX_DIRECTORIES:
+            return None
+        path_fd = self.open_path(grant.root, grant.name)
+        if path_fd < 0:
+            return None
+        try:
+            status = os.fstat(path_fd)
+            is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
+            if not (stat.S_ISREG(status.st_mode) and is_readable):
+                return None
+            # O_NONBLOCK: the open must not wait until another program gives up a lease.
+            source = FileSource(os.open(b"/proc/self/fd/%d" % path_fd, READ_FLAGS), status)
+        except OSError:
+            return None
+        finally:
+            os.close(path_fd)
+        source.in_memory = self.is_in_memory(source.device)
+        return source
 
     def open_path(self, root: Path, name: Name) -> int:
         """Open a name below a local root without disk I/O.

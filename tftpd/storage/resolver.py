@@ -23,7 +23,8 @@ from tftpd.storage.dentry_cache import DentryCache, WouldBlock
 from tftpd.storage.errors import add_path, translate_os_errors
 from tftpd.storage.negative_cache import MAX_CACHED_NAME_BYTES, DirectoryStamp, NegativeCache
 from tftpd.storage.origin_files import NoOrigins, OriginFiles
-from tftpd.storage.source import FileLike, FileSource
+from tftpd.storage.source import FileLike
+from tftpd.storage.walk import open_file
 
 TEMPLATED = "template"
 """Resolution step in results for a file that was rendered from a template."""
@@ -145,7 +146,7 @@ class FileResolver:
         is_source = grant.policy.templates and grant.name and is_template(grant.name[-1])
         if is_source or grant.encodings:
             return None
-        source = FileSource.open_cached(grant, self.cache)
+        source = self.cache.open_file(grant)
         return None if source is None else ResolvedFile(name, grant, source)
 
 
@@ -274,7 +275,7 @@ class _Search:
         ):
             raise WouldBlock(grant.root)
         try:
-            source = FileSource.open(grant)
+            source = open_file(grant)
         except RequestRefused as refused:
             raise add_path(refused, grant) from None
         source.blocking_device = self.cache.blocking_device(source.device)

@@ -2,25 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
 import os
-import stat
 from collections.abc import Callable, Sequence
 from hashlib import blake2b, sha256
 from io import BytesIO
-from typing import TYPE_CHECKING
 
-from tftpd.access.origin_roots import OriginRoot
-from tftpd.access.policy import Grant, ReadPolicy
-from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
+from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
 from tftpd.storage.errors import refusal_for, translate_os_errors
-from tftpd.storage.walk import MAX_DIRECTORIES, open_parent
-
-if TYPE_CHECKING:  # the client does not need it
-    from tftpd.storage.dentry_cache import DentryCache
-
-# O_NONBLOCK: opening a FIFO must not wait for its writer.
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _HASH_BYTES = 256 << 10  # read at a time
 
@@ -165,61 +153,6 @@ class FileSource(FileLike):
         self._stamp = (status.st_size, status.st_mtime_ns)
         self._nowait = _NOWAIT
 
-    @classmethod
-    def open(cls, grant: Grant[ReadPolicy]) -> "FileSource":
-        """Open the file of a grant.
-
-        Raises:
-            RequestRefused: The file cannot be read, or it is not a regular file. Directories,
-                FIFOs, devices and sockets are not opened.
-        """
-        with (
-            translate_os_errors(ErrorText.READ_FAILED),
-            open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings) as (
-                directory,
-                last,
-            ),
-        ):
-            # Check before opening: to open a device may have side effects (a watchdog resets
-            # the host), and the writer of a FIFO would take this process for its reader.
-            _check_regular(os.stat(last, dir_fd=directory, follow_symlinks=False))
-            fd = os.open(last, _FLAGS, dir_fd=directory)
-        try:
-            status = os.fstat(fd)
-            _check_regular(status)
-            if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
-                raise HostFault(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
-            return cls(fd, status)
-        except BaseException:
-            os.close(fd)
-            raise
-
-    @classmethod
-    def open_cached(cls, grant: Grant[ReadPolicy], cache: "DentryCache") -> "FileSource | None":
-        """Open the file of a grant if that needs no disk I/O and no link is on its path.
-
-        Returns:
-            None in all other cases, and if the file must not be read: `open()` tells why.
-        """
-        if isinstance(grant.root, OriginRoot) or len(grant.name) > MAX_DIRECTORIES:
-            return None
-        path_fd = cache.open_path(grant.root, grant.name)
-        if path_fd < 0:
-            return None
-        try:
-            status = os.fstat(path_fd)
-            is_readable = not grant.policy.world_readable or status.st_mode & stat.S_IROTH
-            if not (stat.S_ISREG(status.st_mode) and is_readable):
-                return None
-            # O_NONBLOCK: the open must not wait until another program gives up a lease.
-            source = cls(os.open(b"/proc/self/fd/%d" % path_fd, _FLAGS & ~os.O_NOFOLLOW), status)
-        except OSError:
-            return None
-        finally:
-            os.close(path_fd)
-        source.in_memory = cache.is_in_memory(source.device)
-        return source
-
     @property
     def version(self) -> bytes:
         """Modification time and size when the file was opened; see `FileLike`."""
@@ -244,14 +177,16 @@ class FileSource(FileLike):
 
     def set_noatime(self) -> None:
         """Stop reads from updating the access time, if the owner or root reads."""
+        from fcntl import F_SETFL, fcntl  # Windows, where the client needs this module, has none
+
         with contextlib.suppress(OSError):
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, _NOATIME)
+            fcntl(self._fd, F_SETFL, _NOATIME)
 
     def read(self, buffers: Sequence[memoryview], offset: int, blocking: bool) -> int:
         """Read data from `offset` into the buffers; see `FileLike.read`."""
         if blocking or self.in_memory:
             with translate_os_errors(ErrorText.READ_FAILED):
-                n_bytes = os.preadv(self._fd, buffers, offset)
+                n_bytes = getattr(os, "preadv", _read_each)(self._fd, buffers, offset)
             if not n_bytes:
                 raise file_changed()
         elif self._nowait is None:
@@ -305,11 +240,17 @@ class MemorySource(FileLike):
         return n_bytes
 
 
-def _check_regular(status: os.stat_result) -> None:
-    if stat.S_ISLNK(status.st_mode):  # created after the walk
-        raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
-    if not stat.S_ISREG(status.st_mode):
-        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
+def _read_each(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Read as preadv(2) does, on Windows and old systems without it. Moves the file offset."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    n_bytes = 0
+    for buffer in buffers:
+        data = os.read(fd, len(buffer))
+        buffer[: len(data)] = data
+        n_bytes += len(data)
+        if len(data) < len(buffer):
+            break
+    return n_bytes
 
 
 def file_changed() -> RequestRefused:

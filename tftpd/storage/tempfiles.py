@@ -28,8 +28,12 @@ NO_FREE_NAMES = "the file system has neither RENAME_NOREPLACE nor hard links: se
 _STALE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def create_temporary(directory: int) -> tuple[bytes, int]:
+def create_temporary(directory: int, mode: int = 0o600) -> tuple[bytes, int]:
     """Create a temporary file in the directory and lock it.
+
+    Args:
+        directory: Descriptor of the directory.
+        mode: Its permission bits, from which the umask takes away.
 
     Returns:
         The name of the file and its descriptor.
@@ -39,7 +43,7 @@ def create_temporary(directory: int) -> tuple[bytes, int]:
     """
     for _ in range(_MAX_ATTEMPTS):
         name = TEMPORARY + os.urandom(8).hex().encode()
-        fd = os.open(name, _EXCLUSIVE, 0o600, dir_fd=directory)
+        fd = os.open(name, _EXCLUSIVE, mode, dir_fd=directory)
         try:
             if _lock(fd, directory, name):
                 return name, fd
@@ -159,18 +163,3 @@ def _lock(fd: int, directory: int, name: bytes) -> bool:
     except BlockingIOError:
         return False
     return os.access(name, os.F_OK, dir_fd=directory)
-
-
-def read_umask() -> int:
-    """Return the umask of this process: the permission bits that new files do not get.
-
-    Linux reports it in /proc/self/status. On other systems the umask must be set to be read;
-    files that other threads create at that moment are then private (mode & ~077).
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask

@@ -157,14 +157,8 @@ class ReceivedFile(ABC):
 
 
 class Upload(ReceivedFile):
-    """A file in a local directory.
+    """A file in a local directory."""
 
-    Attributes:
-        durable: Whether `commit()` returns only when the file is on disk, because its sender may
-            then delete its copy.
-    """
-
-    durable = True
     _is_evicted = False
     _created: "CreatedDirectories | None" = None  # removed if the upload fails
 
@@ -280,11 +274,8 @@ class Upload(ReceivedFile):
                 self._release()
                 self._check_evicted()
                 self._target.set_attributes(self._fd)
-                if self.durable:
-                    os.fsync(self._fd)
-                else:
-                    os.close(os.dup(self._fd))  # reports failed writes, such as those of NFS
-                self._target.store(self._temporary, self.size, self.durable)
+                os.fsync(self._fd)
+                self._target.store(self._temporary, self.size)
                 self.stored_path = self._target.find_path()
             self._created = None
         finally:
@@ -387,11 +378,8 @@ class _Target:
         if not (self.policy.overwrite and copy_attributes(self.directory, self.name, fd)):
             os.fchmod(fd, self.policy.mode)
 
-    def store(self, temporary: bytes, size: int, durable: bool) -> None:
-        """Give the temporary file its name, within the quota.
-
-        If it shall be durable, this blocks until the name is on disk.
-        """
+    def store(self, temporary: bytes, size: int) -> None:
+        """Give the temporary file its name, within the quota; block until it is on disk."""
         fd, tracker = self.directory, self.tracker
         storing = tracker and tracker.storing(size, self.policy, self._replaced_size)
         with storing or contextlib.nullcontext():
@@ -401,8 +389,7 @@ class _Target:
                 os.rename(temporary, self.name, src_dir_fd=fd, dst_dir_fd=fd)
             else:
                 take_free_name(fd, temporary, self.name)
-        if durable:
-            sync_directory(fd)
+        sync_directory(fd)
 
     def find_path(self) -> bytes | None:
         """Return the path of the file, without links; None if the system does not tell it."""

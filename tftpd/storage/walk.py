@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tftpd.access.paths import PARENT, SELF, Name, find_spellings, printable_name
-from tftpd.access.policy import Symlinks
-from tftpd.protocol.errors import ErrorCode, HostFault, RequestRefused
+from tftpd.access.policy import Grant, ReadPolicy, Symlinks
+from tftpd.protocol.errors import ErrorCode, ErrorText, HostFault, RequestRefused
+from tftpd.storage.errors import translate_os_errors
+from tftpd.storage.source import FileSource
+
+# O_NONBLOCK: opening a FIFO must not wait for its writer.
+READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Flags for a regular file of any name."""
 
 _DIRECTORY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -60,6 +66,42 @@ def open_parent(
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
     with closing(Walk(root, symlinks, encodings, create)) as walk:
         yield walk.open_parent(name)
+
+
+def open_file(grant: Grant[ReadPolicy]) -> FileSource:
+    """Open the file of a grant.
+
+    Raises:
+        RequestRefused: The file cannot be read, or it is not a regular file. Directories, FIFOs,
+            devices and sockets are not opened.
+    """
+    with (
+        translate_os_errors(ErrorText.READ_FAILED),
+        open_parent(grant.directory, grant.name, grant.symlinks, grant.encodings) as (
+            directory,
+            last,
+        ),
+    ):
+        # Check before opening: to open a device may have side effects (a watchdog resets
+        # the host), and the writer of a FIFO would take this process for its reader.
+        _check_regular(os.stat(last, dir_fd=directory, follow_symlinks=False))
+        fd = os.open(last, READ_FLAGS | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        _check_regular(status)
+        if grant.policy.world_readable and not status.st_mode & stat.S_IROTH:
+            raise HostFault(ErrorCode.ACCESS_VIOLATION, "not readable by all (o+r)")
+        return FileSource(fd, status)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):  # created after the walk
+        raise HostFault(ErrorCode.ACCESS_VIOLATION, "the path contains a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise RequestRefused(ErrorCode.ACCESS_VIOLATION, "not a regular file")
 
 
 def create_directory(parent: int, name: bytes, mask: int = 0o7777) -> None:

@@ -22,7 +22,8 @@ from tftpd.access.paths import (
 )
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
-from tftpd.storage.source import FileSource, read_whole
+from tftpd.storage.source import read_whole
+from tftpd.storage.walk import open_file
 from tftpd.templates.protocol import RenderJob, check_template_size, template_failed
 
 _CACHE_BYTES = 4 << 20  # of the source of compiled templates
@@ -200,7 +201,7 @@ def _read_template(grant: Grant[ReadPolicy]) -> bytes:
     if isinstance(grant.root, OriginRoot):
         reason = "a template at an origin cannot include others"
         raise RequestRefused(ErrorCode.ACCESS_VIOLATION, reason)
-    with closing(FileSource.open(grant)) as source:
+    with closing(open_file(grant)) as source:
         check_template_size(source.size)
         return read_whole(source)
 

@@ -12,7 +12,8 @@ from tftpd.origins.cache import CachedObject, find_on_disk
 from tftpd.origins.factory import origin_identity
 from tftpd.origins.freshness import Freshness, FreshnessRules, KeyHistory, judge
 from tftpd.storage.origin_files import AnswerNeeded
-from tftpd.storage.source import FileLike, FileSource
+from tftpd.storage.source import FileLike
+from tftpd.storage.walk import open_file
 
 _STATES = {
     Freshness.FRESH: "fresh",
@@ -66,7 +67,7 @@ class CachedObjects:
         ):
             raise AnswerNeeded(root, key)
         name = (cached.basename.encode(),)
-        return FileSource.open(Grant(self._path / "data", name, ReadPolicy()))
+        return open_file(Grant(self._path / "data", name, ReadPolicy()))
 
     def open_upload(
         self,
