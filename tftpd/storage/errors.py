@@ -51,7 +51,9 @@ def translate_os_errors(default: ErrorText) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise refusal_for(error, default) from error
+        # From Python 3.12 on, the frame of `__exit__` and the traceback of the error make a cycle,
+        # which would keep all frames above, and the file that is found in the end.
+        raise refusal_for(error, default) from error.with_traceback(None)
 
 
 def refusal_for(error: OSError, default: ErrorText) -> RequestRefused:
