@@ -1,9 +1,12 @@
 """Real firmware, in an emulated machine without a disk, boots from the daemon.
 
-    dnsmasq (DHCP), daemon - tap - machine (qemu)
+    dnsmasq (DHCP), daemon - bridge - tap - machine (qemu)
 
-DHCP has the lines that `tftpd dhcp-config` prints. The log of the daemon shows what the firmware
-has read. GRUB prints the content of files to the serial line, which shows if a byte gets lost.
+DHCP has the lines that `tftpd dhcp-config` prints. As a ProxyDHCP server dnsmasq has the lines of
+docs/how-to/boot-machines.md, and another server at the same bridge hands out the addresses.
+
+The log of the daemon shows what the firmware has read. GRUB prints the content of files to the
+serial line, which shows if a byte gets lost.
 """
 
 import io
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_dhcp import configuration
 from tests.support.daemons import daemon, until
 from tests.support.hosts import host
 from tests.support.programs import program
@@ -41,6 +45,7 @@ imgfree
 chain http://{SERVER}/faulty.ipxe ||
 chain http://{SERVER}/second.ipxe
 """
+PROXY = configuration("dnsmasq as ProxyDHCP")
 SECOND_SCRIPT = "#!ipxe\nimgfetch relative.txt\nimgfetch done-${net0/mac:hexhyp}\n"
 
 
@@ -94,8 +99,33 @@ class Machine:
 
 
 @contextmanager
-def booted(directory, files, *arguments):
-    """Serve files, start a machine, and yield it."""
+def _address_server(directory, network):
+    """Run another DHCP server, which knows nothing of boots, at the bridge of a host."""
+    with host() as other:
+        for where, command in (
+            (network, f"ip link add other type veth peer name eth0 netns {other.pid}"),
+            (network, "ip link set other up master bridge0"),
+            (other, "ip address add 192.0.2.2/24 dev eth0"),
+            (other, "ip link set eth0 up"),
+        ):
+            where.run(*command.split())
+        command = [
+            *(program("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null", "--port=0"),
+            "--pid-file=",
+            *("--dhcp-range=192.0.2.100,192.0.2.200,1h", "--user=root", "--dhcp-authoritative"),
+            *(f"--dhcp-leasefile={directory}/other-leases", "--interface=eth0"),
+            f"--log-facility={directory}/other.log",
+        ]
+        with subprocess.Popen(other.enter(*command)) as process:
+            try:
+                yield
+            finally:
+                process.kill()
+
+
+@contextmanager
+def booted(directory, files, *arguments, proxy=""):
+    """Serve files, start a machine, and yield it. `proxy` is the configuration of a ProxyDHCP."""
     qemu, executable = program("qemu-system-x86_64"), program("dnsmasq")
     listen = [{"address": SERVER}, {"address": SERVER, "port": 80, "protocol": "http"}]
     root = directory / "root"
@@ -104,9 +134,11 @@ def booted(directory, files, *arguments):
         (root / name).write_bytes(content)
     with host() as server:
         for command in (
+            "ip link add bridge0 type bridge",
             "ip tuntap add dev tap0 mode tap",
-            f"ip address add {SERVER}/24 dev tap0",
-            "ip link set tap0 up",
+            f"ip address add {SERVER}/24 dev bridge0",
+            "ip link set bridge0 up",
+            "ip link set tap0 up master bridge0",
         ):
             server.run(*command.split())
         directories = [{"path": "/", "root": str(root), "read": {"templates": True}}]
@@ -117,13 +149,13 @@ def booted(directory, files, *arguments):
             with redirect_stdout(lines):
                 assert main(["dhcp-config", "dnsmasq", str(running.config)]) == 0
             dhcp = directory / "dnsmasq.conf"
-            dhcp.write_text(
-                "port=0\ninterface=tap0\ndhcp-range=192.0.2.100,192.0.2.200,1h\n" + lines.getvalue()
-            )
+            own_range = "port=0\ndhcp-range=192.0.2.100,192.0.2.200,1h\n"
+            text = proxy or own_range + lines.getvalue()
+            dhcp.write_text("interface=bridge0\n" + text)
             machine = Machine(directory, running.log)
             commands = [
                 [executable, "--keep-in-foreground", f"--conf-file={dhcp}", "--user=root",
-                 "--dhcp-authoritative", f"--dhcp-leasefile={directory}/leases",
+                 "--dhcp-authoritative", f"--dhcp-leasefile={directory}/leases", "--pid-file=",
                  "--log-dhcp", f"--log-facility={directory}/dhcp.log"],
                 # Software emulation: a virtual machine often has no KVM of its own.
                 [qemu, "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none",
@@ -131,6 +163,8 @@ def booted(directory, files, *arguments):
                  "-netdev", "tap,id=cable,ifname=tap0,script=no,downscript=no", *arguments],
             ]  # fmt: skip
             with ExitStack() as stack:
+                if proxy:
+                    stack.enter_context(_address_server(directory, server))
                 for command in commands:
                     process = stack.enter_context(subprocess.Popen(server.enter(*command)))
                     stack.callback(process.kill)
@@ -177,6 +211,26 @@ def test_uefi_boots_grub(tmp_path, grub, protocol):
         ("http", "over-http.txt", "done"),
         ("tftp", "over-tftp.txt", "done"),
     ]
+
+
+def test_uefi_boots_grub_that_a_proxy_dhcp_server_names(tmp_path, grub):
+    files = {"bootx64.efi": grub, "over-http.txt": b"", "over-tftp.txt": TEXT.encode()}
+    with booted(tmp_path, files, *_uefi(tmp_path), proxy=PROXY) as machine:
+        until(lambda: "GRUB has read its files" in machine.text(), BOOTS_WITHIN)
+        assert TEXT in machine.text()
+        assert ("tftp", "bootx64.efi", "done") in machine.transfers()
+    assert (tmp_path / "other-leases").read_text()  # the address is of the other server
+
+
+def test_ipxe_boots_a_script_that_a_proxy_dhcp_server_names(tmp_path):
+    files = {"ipxe.pxe": b"not read", "boot.ipxe": b"#!ipxe\nimgfetch done\n"}
+    device = ("-device", "virtio-net-pci,netdev=cable", "-machine", "pc,graphics=off", "-boot", "n")
+    _file("ipxe/qemu/efi-virtio.rom")
+    with booted(tmp_path, files, *device, proxy=PROXY) as machine:
+        until(lambda: len(machine.transfers()) >= 2, BOOTS_WITHIN)
+        transfers = machine.transfers()
+    assert transfers[:2] == [("tftp", "boot.ipxe", "done"), ("tftp", "done", "refused")]
+    assert (tmp_path / "other-leases").read_text()
 
 
 def test_ipxe_boots_a_script_with_files_over_both_protocols(tmp_path):

@@ -422,6 +422,8 @@ def _fill(directory: Path) -> None:
         (tftp / name).write_bytes(name.encode() * 300)
     for number in range(1, 21):
         (tftp / f"backups/r{number:02}.cfg").write_text(f"hostname r{number}\n")
+    (tftp / "default").mkdir()
+    (tftp / "default/start4.elf").write_bytes(bytes(2000))
     (tftp / "X").mkdir()
     (tftp / "X/grubx64.efi").write_bytes(b"grub" * 300)
     (tftp / "boot/BCD").write_bytes(bytes(28672))

@@ -1,4 +1,4 @@
-"""The DHCP configurations of docs/how-to/boot-machines.md hand out the file for each client.
+"""The DHCP configurations in docs/how-to hand out the file for each client.
 
 dnsmasq is asked as firmware asks it. The other programs check the syntax, if they are installed.
 """
@@ -22,6 +22,7 @@ from tests.support.hosts import Host, host
 from tests.support.programs import program
 
 PAGE = [block for block in BLOCKS if block.page.stem == "boot-machines"]
+PI_PAGE = [block for block in BLOCKS if block.page.stem == "raspberry-pi"]
 SERVER = "192.0.2.1"
 CLIENT = "192.0.2.50"  # from another DHCP server
 MAC = bytes.fromhex("525400123456")
@@ -40,7 +41,7 @@ CLIENTS = {
 
 def configuration(title: str) -> str:
     """Return the configuration whose first line is a comment with the title."""
-    (found,) = (b.text for b in PAGE if b.text.startswith(f"# {title}\n"))
+    (found,) = (b.text for b in [*PAGE, *PI_PAGE] if b.text.startswith(f"# {title}\n"))
     return found
 
 
@@ -55,7 +56,7 @@ def discover(number: int, user_class: bytes, vendor: bytes, *, kind: int = 1) ->
     options += b"\x61\x11\0" + bytes(16) + b"\x3c" + bytes([len(vendor)]) + vendor
     if user_class:
         options += b"\x4d" + bytes([len(user_class)]) + user_class
-    options += b"\x37\x05\1\3\x36\x42\x43\xff"
+    options += b"\x37\x07\1\3\x2b\x36\x3c\x42\x43\xff"
     header = struct.pack("!4BIHH", 1, 1, 6, 0, next(_transactions), 0, 0x8000)
     header += socket.inet_aton("0.0.0.0" if kind == 1 else CLIENT) + bytes(12)
     return header + MAC + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63" + options
@@ -156,6 +157,18 @@ def test_proxy_dhcp_hands_out_the_file_for_each_client(tmp_path):
                     request = request[:-1] + b"\x2b" + bytes([len(item)]) + item + b"\xff"
                 offer = ask(client, request, (SERVER, 4011))
             assert (offer.server, offer.file) == (SERVER, file)
+
+
+@pytest.mark.check
+@pytest.mark.parametrize(
+    "title", ["dnsmasq for Raspberry Pi", "dnsmasq as ProxyDHCP for Raspberry Pi"]
+)
+def test_a_raspberry_pi_gets_the_menu_that_it_expects(tmp_path, title):
+    with dnsmasq(configuration(title), tmp_path) as client:
+        client.run("ip", "address", "add", f"{CLIENT}/24", "dev", "eth0")
+        offer = ask(client, discover(0, b"", b"PXEClient:Arch:00000:UNDI:002001"))
+    assert b"Raspberry Pi Boot" in parse_options(offer.options[43])[9]
+    assert offer.options[54] == socket.inet_aton(SERVER)
 
 
 @pytest.mark.check
