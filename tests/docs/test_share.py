@@ -84,5 +84,5 @@ def test_the_site_builds_without_warnings(tmp_path):
 
 
 def test_the_wheel_contains_every_file_of_share():
-    listed = re.findall(r"^(?:    |.* = )(share/\S+)$", (CHECKOUT / "setup.cfg").read_text(), re.M)
+    listed = re.findall(r"^(?:\s+|.* = )(share/\S+)$", (CHECKOUT / "setup.cfg").read_text(), re.M)
     assert sorted(listed) == sorted(f"share/{path}" for path in _files(CHECKOUT / "share"))

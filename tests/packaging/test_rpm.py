@@ -61,7 +61,7 @@ def test_the_package_has_the_version_of_tftpd():
 def test_the_package_recommends_the_libraries_of_the_extras():
     text = (CHECKOUT / "setup.cfg").read_text()
     for name in ("urllib3", "pyopenssl", "service-identity"):
-        bound = re.search(rf"^    {name}>=(\S+)$", text, re.MULTILINE)[1].removesuffix(".0")
+        bound = re.search(rf"^\s+{name}>=(\S+)$", text, re.MULTILINE)[1].removesuffix(".0")
         assert f"\nRecommends:     python3dist({name}) >= {bound}\n" in SPEC
 
 
