@@ -226,8 +226,8 @@ def test_a_socket_without_a_daemon_is_reported(path, capsys):
 )
 def test_a_value_is_read_as_in_the_configuration(shared, capsys, text, value):
     assert main(["ctl", "set", "--once", "192.0.2.9", text, "--socket", shared]) == 0
-    note = "; it has no file for them: see control.variables"
-    assert capsys.readouterr().out == f"set for 192.0.2.9 until the daemon stops{note}\n"
+    note = "; a restart loses it: see control.variables"
+    assert capsys.readouterr().out == f"set for 192.0.2.9{note}\n"
     assert main(["ctl", "variables", "--json", "--socket", shared]) == 0
     (variable,) = json.loads(capsys.readouterr().out)["variables"]
     assert variable == {

@@ -136,8 +136,8 @@ def _format(action: str, answer: dict[str, Any]) -> list[str]:
     if action == "drain":
         return ["the daemon accepts no more requests, and ends when no transfer runs"]
     if action == "set":
-        note = "" if answer["persistent"] else "; it has no file for them: see control.variables"
-        return [f"set for {answer['client']}" + (note and f" until the daemon stops{note}")]
+        note = "" if answer["persistent"] else "; a restart loses it: see control.variables"
+        return [f"set for {answer['client']}{note}"]
     if action == "unset":
         return [f"{answer['removed']} variables removed"]
     if action == "variables":
