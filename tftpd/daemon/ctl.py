@@ -18,8 +18,8 @@ _TRANSFER_COLUMNS = (
 )
 _VARIABLE_COLUMNS = ("CLIENT", "NAME", "EXPIRES", "VALUE")
 _TEXT_COLUMNS = ("CLIENT", "DIRECTION", "STATE", "NAME", "EXPIRES")
-_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
-_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class _CtlError(Exception):
@@ -52,7 +52,7 @@ def run_ctl(arguments: argparse.Namespace) -> int:
 
 
 def parse_duration(text: str) -> int:
-    """Return the seconds of a time such as 90, 30m, 12h or 7d; raise `ValueError` for others."""
+    """Return the seconds of a time such as 90s, 30m, 12h or 7d; raise `ValueError` for others."""
     match = _DURATION.fullmatch(text)
     if match is None or not int(match[1]):
         raise ValueError(f"expected a time such as 90s, 30m, 12h or 7d, got {text!r}")

@@ -54,7 +54,7 @@ _POLL_SECONDS = 0.05
 # Events that arrive within this time are written together.
 _COMMIT_SECONDS = 0.02
 
-_log = Logger()
+_log = Logger("tftpd.daemon.event_process")  # the module runs as __main__
 
 
 class Delivery:

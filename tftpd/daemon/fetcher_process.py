@@ -42,7 +42,7 @@ _ABORT_SECONDS = 1.0
 # otherwise it falls behind, and is alone when the fetch has ended.
 _NICENESS = 10
 
-_log = Logger()
+_log = Logger("tftpd.daemon.fetcher_process")  # the module runs as __main__
 
 
 class FetcherProcess(Channel):

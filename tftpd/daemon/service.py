@@ -223,6 +223,9 @@ class Daemon(Service):
                 report_start=self._make_start_event,
             )
         gc.freeze()  # all of this stays, so the garbage collector need not scan it
+        if self.settings.control is not None:
+            # Before there are threads, which would keep the process from its exit.
+            self._start_control(self.settings.control)
         try:
             check_certificates(self.settings)
             self._serve()
@@ -232,8 +235,6 @@ class Daemon(Service):
             raise SystemExit(1) from None
         if self._page is not None:
             self._page.start(self._serving)
-        if self.settings.control is not None:
-            self._start_control(self.settings.control)
         if not callable(signal.getsignal(signal.SIGHUP)):
             self._handle_signal(signal.SIGHUP, self._reloads)
         for entry in self._bound:
