@@ -1,4 +1,4 @@
-"""A daemon with its status page, and slow clients."""
+"""A daemon with its status page, the page in a browser, and slow clients."""
 
 import http.client
 import json
@@ -88,6 +88,59 @@ class MemoryReactor(Clock):
         self.advance(0)
         channel.connectionLost(Failure(ConnectionError()))
         return transport.value()
+
+
+class Page:
+    """The page in a browser."""
+
+    def __init__(self, browser: Any, port: int) -> None:
+        self.browser = browser
+        browser.get("about:blank")  # an earlier page may still poll a daemon that has ended
+        browser.get_log("browser")  # discard its messages
+        browser.get(f"http://127.0.0.1:{port}/")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript in the page."""
+        return self.browser.execute_script(script, *arguments)
+
+    def texts(self, selector: str) -> Any:
+        """Return the text of each visible element."""
+        return self.run(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".filter((one) => one.offsetParent).map((one) => one.textContent)",
+            selector,
+        )
+
+    def bars(self) -> Any:
+        """Return the values of the visible progress bars."""
+        return self.run(
+            "return [...document.querySelectorAll('#running progress')]"
+            ".filter((one) => one.offsetParent).map((one) => one.value)"
+        )
+
+    def type_filter(self, text: str) -> None:
+        """Fill in the filter, as a keyboard does."""
+        self.run(
+            "const field = document.getElementById('filter'); field.value = arguments[0];"
+            "field.dispatchEvent(new Event('input', {bubbles: true}))",
+            text,
+        )
+
+    def console_messages(self) -> list[str]:
+        """Return the console's messages, including violations of the security policy."""
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+
+def resize(browser: Any, width: int) -> None:
+    """Set the size of the window in pixels."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def set_scheme(browser: Any, scheme: str) -> None:
+    """Set the color scheme that the user prefers: light or dark."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 class SlowReader:

@@ -7,10 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.status.pages import SlowReader, web
+from tests.status.pages import Page, SlowReader, resize, set_scheme, web
 from tests.support.daemons import until
 from tests.support.plain import ServerError, get, put
-from tests.support.programs import program
 from tests.support.web_origin import web_origin
 from tftpd import dataplane
 
@@ -20,77 +19,6 @@ pytestmark = [
 ]
 
 HOSTILE = b"<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Return a Chromium that all tests of this module share."""
-    chromium, chromedriver = program("chromium"), program("chromedriver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # The sandbox refuses root, and /dev/shm of a container is too small.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    try:
-        driver.set_page_load_timeout(30)
-        yield driver
-    finally:
-        driver.quit()
-
-
-class Page:
-    """The page in a browser."""
-
-    def __init__(self, browser, port):
-        self.browser = browser
-        browser.get("about:blank")  # an earlier page may still poll a daemon that has ended
-        browser.get_log("browser")  # discard its messages
-        browser.get(f"http://127.0.0.1:{port}/")
-
-    def run(self, script, *arguments):
-        return self.browser.execute_script(script, *arguments)
-
-    def texts(self, selector):
-        """Return the text of each visible element."""
-        return self.run(
-            "return [...document.querySelectorAll(arguments[0])]"
-            ".filter((one) => one.offsetParent).map((one) => one.textContent)",
-            selector,
-        )
-
-    def bars(self):
-        """Return the values of the visible progress bars."""
-        return self.run(
-            "return [...document.querySelectorAll('#running progress')]"
-            ".filter((one) => one.offsetParent).map((one) => one.value)"
-        )
-
-    def type_filter(self, text):
-        """Fill in the filter, as a keyboard does."""
-        self.run(
-            "const field = document.getElementById('filter'); field.value = arguments[0];"
-            "field.dispatchEvent(new Event('input', {bubbles: true}))",
-            text,
-        )
-
-    def console_messages(self):
-        """Return the console's messages, including violations of the security policy."""
-        return [entry["message"] for entry in self.browser.get_log("browser")]
-
-
-@pytest.fixture(autouse=True)
-def _desktop(browser):
-    _resize(browser, 1280)
-
-
-def _resize(browser, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def test_a_running_transfer_has_a_bar_that_moves_and_then_a_verdict(tmp_path, browser):
@@ -304,6 +232,9 @@ def test_times_have_a_date_and_a_zone_and_the_block_size_is_explained(tmp_path, 
         headings = page.texts(".ended:not(.uploads) th")
         assert re.fullmatch(r"Time \(\S+\)", headings[0])
         assert headings[7].split(" ")[::2] == ["windowsize", "blksize"]
+        page.run("document.querySelector('summary').click()")
+        last = r"Last packet: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \([A-Z]\S*\)"
+        assert re.fullmatch(last, page.texts("#clients .previous")[0])
 
 
 def test_a_client_is_shown_with_its_host_name(tmp_path, browser):
@@ -354,9 +285,8 @@ def test_a_timeline_opens_and_stays_open(tmp_path, browser):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_the_screen_of_a_phone(tmp_path, browser, scheme):
-    _resize(browser, 390)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    resize(browser, 390)
+    set_scheme(browser, scheme)
     with web(tmp_path) as served:
         name = b"a-very-long-name-without-a-single-place-to-break-it" * 3
         (served.running.root / name[:150].decode()).write_bytes(b"x" * 10_000)

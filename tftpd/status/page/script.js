@@ -225,7 +225,7 @@ function updateStep(parts, step) {
   write(parts.kind, step.kind);
   write(parts.file, step.files.join("\n"));
   parts.file.style.whiteSpace = "pre-line";
-  setTone(parts.outcome, "outcome", stepTone(step));
+  setTone(parts.outcome, step.outcome ? "outcome" : "outcome unfinished", stepTone(step));
   const detail = step.detail && !step.successful && step.code !== 1 ? `: ${step.detail}` : "";
   write(parts.outcome, step.outcome ? describeOutcome(step) + detail : describeRunning(step, isStuck(step)));
   const empty = step.outcome === "refused" || step.outcome === "probe";
@@ -255,10 +255,10 @@ function updateClient(parts, client) {
   setTone(parts.text, "text", TONES[client.verdict] || "idle");
   const boots = client.boots > 1 ? `${client.boots} boots, ` : "";
   write(parts.when, `${boots}${idle < 2 ? "now" : `${ago} ago`}`);
-  write(parts.previous, client.previous_boot ? `Previous boot: ${client.previous_boot}` : "");
-  parts.previous.hidden = !client.previous_boot;
   if (parts.shown === client) return; // only its age has changed
   parts.shown = client;
+  const last = `Last packet: ${formatTime(new Date(Date.now() - 1000 * idle))} (${zone})`;
+  write(parts.previous, client.previous_boot ? `${last}. Previous boot: ${client.previous_boot}` : last);
   const chips = numbered([...client.steps, ...client.running]);
   sync(parts.chips, chips, position, makeChip, updateChip);
   const steps = [...client.steps, ...client.running.map((transfer) => runningStep(client, transfer))];
