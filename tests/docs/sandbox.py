@@ -185,7 +185,7 @@ SUBSTITUTES = {
         "`-m venv` takes seconds",
         """
         [ "$1 $2" = "-m venv" ] || exit 1
-        mkdir -p "$3" && ln -sfn SANDBOX/bin "$3/bin" """,
+        rm -rf "$3/bin" && mkdir -p "$3" && ln -sfn SANDBOX/bin "$3/bin" """,
     ),
     # Commands of the examples that stand for the user's own.
     "show-config": ("stands for a command of the user", "echo hostname router1"),
