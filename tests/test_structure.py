@@ -8,7 +8,7 @@ from tests.support.count_lines import BESIDE, CHECKOUT, count_below
 PACKAGE = CHECKOUT / "tftpd"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
 
-MAX_LINES = 24_985
+MAX_LINES = 25_020
 MAX_EXTENSION_LINES = 500
 MAX_LINES_BESIDE = 5_460
 MAX_MODULES = 181

@@ -1,7 +1,10 @@
 """TFTP URLs (RFC 3617)."""
 
+from pathlib import PureWindowsPath
+
 import pytest
 
+from tftpd.client import jobs
 from tftpd.client.errors import UsageError
 from tftpd.client.globs import MAX_URLS, expand_url
 from tftpd.client.jobs import RemoteFile, is_url, parse_url, remote_file
@@ -108,3 +111,14 @@ def test_an_invalid_pattern_is_rejected(pattern):
 def test_a_pattern_stands_for_a_bounded_number_of_urls(pattern):
     with pytest.raises(UsageError, match=f"more than {MAX_URLS} URLs"):
         expand_url(f"tftp://h/{pattern}")
+
+
+@pytest.mark.parametrize("name", [b"dir\\file", b"..\\file", b"c:file", b"..", b""])
+def test_a_name_that_is_a_path_on_windows_needs_a_local_file(monkeypatch, name):
+    monkeypatch.setattr(jobs, "Path", PureWindowsPath)
+    with pytest.raises(UsageError, match="without a file name"):
+        jobs.destination(RemoteFile("h", b"dir/" + name), None)
+
+
+def test_a_backslash_is_part_of_a_name_on_posix_systems():
+    assert str(jobs.destination(RemoteFile("h", b"dir\\file"), None)) == "dir\\file"

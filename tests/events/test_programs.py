@@ -38,6 +38,12 @@ def test_a_program_gets_the_event_and_its_variables(tmp_path, monkeypatch):
     assert not any(each.startswith(b"NOTIFY_SOCKET=") for each in variables)
 
 
+def test_systems_without_files_in_memory_use_temporary_files(monkeypatch):
+    monkeypatch.delattr(os, "memfd_create")
+    attempt = _run("cat")
+    assert json.loads(attempt.output)["event"] == EVENT["event"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem", "again"),
     [

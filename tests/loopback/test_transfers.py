@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.support.plain import ServerError, get, put
+from tests.support.programs import needs_linux
 from tftpd.config.settings import ListenSection, Settings
 from tftpd.daemon.service import Daemon
 
@@ -125,6 +126,7 @@ class Transfers(TestCase):
         await self._reads(5000, ("blksize", 1428), host="::1")
         await self._writes(5000, ("blksize", 1428), host="::1")
 
+    @needs_linux
     @deferred
     async def test_a_wildcard_listener_answers_from_the_requested_address(self) -> None:
         self.port = self._serve("0.0.0.0")

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 
 from tests.dataplane.conftest import _native, ack, data
 from tests.net.test_loans import BLKSIZE, Host, RepeatedRequests, _create, _open
+from tests.support.programs import needs_linux
 from tftpd.dataplane import reference
 from tftpd.net import receive_session, send_session
 from tftpd.net.wrappers import ProtocolTap
@@ -438,6 +439,7 @@ def _compare(kind, seeds, directory, monkeypatch, planes):
     assert n_lent > len(seeds), "the planes moved nothing"
 
 
+@needs_linux
 @pytest.mark.parametrize("kind", [Download, Upload])
 def test_sessions_behave_alike_with_and_without_a_data_plane(kind, tmp_path, monkeypatch, planes):
     _compare(kind, range(10), tmp_path, monkeypatch, planes)

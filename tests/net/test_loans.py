@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from tests.dataplane.conftest import ack, data, plane_type
 from tests.net.test_udp import Readers
 from tests.support import hosts
+from tests.support.programs import needs_linux
 from tftpd.access.paths import split_name
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.access.profiles import DEFAULT_PROFILE
@@ -36,6 +37,8 @@ from tftpd.storage.source import FileSource, MemorySource
 from tftpd.storage.upload import Upload
 
 __all__ = ["plane_type"]
+
+pytestmark = needs_linux
 
 BLKSIZE = 64  # the ring of a download has 513 blocks
 CONTENT = b"".join(b"%063d\n" % number for number in range(1500)) + b"end"

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReadDescriptor, IUDPTransport
 from twisted.internet.task import Clock as WallClock
 from zope.interface.verify import verifyClass
 
+from tests.support.programs import needs_linux
 from tftpd.net import udp
 from tftpd.net.interfaces import BurstProtocol, MonotonicClock
 from tftpd.net.port_pool import PortRequirements
@@ -123,6 +124,7 @@ def test_a_session_sends_from_the_local_address_of_its_request(opened):
         assert client.recvfrom(100) == (b"there", ("127.0.0.9", session.getHost().port))
 
 
+@needs_linux
 def test_the_listening_port_replies_from_the_local_address_of_each_request(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     number = port.getHost().port
@@ -138,6 +140,7 @@ def test_the_listening_port_replies_from_the_local_address_of_each_request(opene
             assert client.recvfrom(100) == (b"there", (local[0], number))
 
 
+@needs_linux
 def test_a_broadcast_datagram_is_recognised(opened):
     port = opened(*bind_listeners("0.0.0.0", 0))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -210,6 +213,7 @@ def _datagrams(port):
     return [datagram for datagram, _, _ in port._protocol.datagrams]
 
 
+@needs_linux
 def test_a_session_that_may_be_lent_receives_on_a_connected_socket(connected_pair):
     session, peer = connected_pair
     peer.write(b"hello", _name(session))
@@ -224,6 +228,7 @@ def test_a_session_that_may_be_lent_receives_on_a_connected_socket(connected_pai
     assert _datagrams(peer) == [b"answer"]
 
 
+@needs_linux
 def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(connected_pair, opened):
     session, _ = connected_pair
     other = opened(bind_session((*_name(session)[:1], 0, *_name(session)[2:]), NEEDS), UDPPort, 9)
@@ -237,6 +242,7 @@ def test_datagrams_from_other_hosts_still_arrive_on_the_first_socket(connected_p
     assert other._protocol.datagrams == [(b"no", _name(session), None)]
 
 
+@needs_linux
 def test_an_upload_with_windows_is_connected_before_the_first_window(opened):
     needs = PortRequirements(max_datagram_bytes=517, window_bytes=4 * 517, receives=True)
     session = opened(bind_session(("127.0.0.1", 0), needs), SessionPort, needs)
@@ -318,6 +324,7 @@ def test_socket_buffers_hold_a_window():
             assert sock.getsockopt(socket.SOL_SOCKET, option) >= 300_000
 
 
+@needs_linux
 def test_blocks_larger_than_the_path_mtu_may_be_fragmented():
     for local in (("127.0.0.1", 0), ("::1", 0, 0, 0)):
         with bind_session(local, NEEDS) as sock:

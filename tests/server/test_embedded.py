@@ -17,7 +17,7 @@ import pytest
 import tftpd.client
 import tftpd.server
 from tests.support.daemons import CHECKOUT, until
-from tests.support.programs import program
+from tests.support.programs import needs_linux, program
 from tftpd.client import ClientSettings, NotFound, ServerError, TransferError, aio, get, put
 from tftpd.protocol.result import Outcome
 from tftpd.server import Chain, Directory, Handler, Memory, Server, Stream
@@ -99,6 +99,7 @@ def test_a_directory_alone_needs_no_thread_for_a_lookup(tmp_path):
     assert (tmp_path / "new").read_bytes() == CONTENT
 
 
+@needs_linux
 def test_many_servers_one_after_the_other_leave_nothing_behind():
     def use():
         with Server(Memory({"f": b"1"})) as server:

@@ -7,6 +7,7 @@ import pytest
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.support.fakes import MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, Symlinks, WritePolicy
@@ -250,6 +251,7 @@ def test_lookups_of_an_ascii_name_do_not_depend_on_the_encodings(serve, monkeypa
     assert _read(serve(), b"none") == MISSING
 
 
+@needs_linux
 def test_names_wait_for_a_thread_if_they_are_not_ascii(serve, root):
     _store(root, _name((FILE, GB)))
     server = serve()

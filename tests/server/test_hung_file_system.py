@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.fakes import MemoryNet, MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.packets import Ack, Data, Oack, Rrq, Wrq
@@ -66,6 +67,7 @@ def test_an_ack_waits_until_a_thread_has_written_the_window(foreign_server, call
     assert client.receive() == [Ack(3)]
 
 
+@needs_linux
 def test_a_local_file_is_written_after_the_ack_without_a_thread(server, calls):
     client = _start_upload(server)
     server.net.hold_threads = True
@@ -113,6 +115,7 @@ def test_a_file_is_read_and_closed_in_threads(foreign_server, root, calls):
     assert [report.outcome for report in foreign_server.reports] == [Outcome.DONE]
 
 
+@needs_linux
 def test_uploads_to_one_root_with_a_quota_use_four_threads(offer, root):
     """Their commits wait for each other, and so for one on a file system that hangs."""
     write = WritePolicy(quota=10_000)

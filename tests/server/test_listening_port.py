@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyClass
 
 from tests.net.test_udp import Readers, RecordingProtocol
+from tests.support.programs import needs_linux
 from tftpd.net.interfaces import BurstProtocol, BurstTransport
 from tftpd.net.port_pool import PortRequirements
 from tftpd.net.rate_limit import RequestThrottle
@@ -88,6 +89,7 @@ def test_the_ports_implement_their_interfaces():
     verifyClass(IReadDescriptor, ListeningPort)
 
 
+@needs_linux
 @pytest.mark.parametrize(
     ("bound", "asked"),
     [("0.0.0.0", "127.0.0.9"), ("127.0.0.9", "127.0.0.9"), ("::", "::1"), ("::1", "::1")],
@@ -107,6 +109,7 @@ def test_sessions_send_from_the_listening_port_and_the_local_address_of_the_requ
     assert (host.host, host.port) == fixture.address
 
 
+@needs_linux
 def test_blocks_larger_than_the_path_mtu_may_be_fragmented(shared):
     fixture = shared("0.0.0.0", "127.0.0.1")
     fixture.session.transport.writeBurst(b"x" * 65468, 65468, fixture.tid[0])

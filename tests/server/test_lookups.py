@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import globalLogPublisher
 
 from tests.support.fakes import SERVER, MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.fallbacks import Fallback, FallbackChain
 from tftpd.access.mounts import Mounts
 from tftpd.access.rewrite import NameRules
@@ -41,6 +42,7 @@ def _folding(offer, limits=None):
     return server
 
 
+@needs_linux
 def test_a_slow_lookup_does_not_delay_other_requests(offer):
     server = _folding(offer)
     assert server.client(port=1).request(Rrq(b"SEVEN", b"octet")) == []
@@ -52,6 +54,7 @@ def test_a_slow_lookup_does_not_delay_other_requests(offer):
     assert server.idle
 
 
+@needs_linux
 def test_a_file_is_sent_after_its_slow_lookup(offer):
     server = _folding(offer)
     client = server.client()
@@ -70,6 +73,7 @@ def test_a_file_is_sent_after_its_slow_lookup(offer):
     assert server.idle
 
 
+@needs_linux
 def test_a_request_repeated_during_its_lookup_is_answered_once(offer):
     server = _folding(offer)
     client = server.client()
@@ -108,6 +112,7 @@ def test_a_late_refusal_is_sent_from_the_local_address_of_the_request(offer):
     ]
 
 
+@needs_linux
 def test_another_request_from_the_same_port_cancels_the_first_lookup(offer):
     server = _folding(offer)
     client = server.client()
@@ -119,6 +124,7 @@ def test_another_request_from_the_same_port_cancels_the_first_lookup(offer):
     assert server.idle
 
 
+@needs_linux
 def test_the_file_of_a_cancelled_lookup_is_closed(offer, root):
     server = _folding(offer)
     client = server.client()
@@ -132,6 +138,7 @@ def test_the_file_of_a_cancelled_lookup_is_closed(offer, root):
     assert list((root / "in").iterdir()) == []
 
 
+@needs_linux
 def test_four_lookups_run_at_a_time_for_one_disk(offer):
     server = _folding(offer)
     clients = [server.client(port=port) for port in range(1, 10)]
@@ -148,6 +155,7 @@ def test_four_lookups_run_at_a_time_for_one_disk(offer):
     assert server.idle
 
 
+@needs_linux
 def test_the_number_of_lookups_is_limited_by_half_open(offer):
     server = _folding(offer, AdmissionLimits(sessions=100, half_open=3))
     for port in range(1, 6):
@@ -158,6 +166,7 @@ def test_the_number_of_lookups_is_limited_by_half_open(offer):
     assert server.idle
 
 
+@needs_linux
 def test_the_session_limit_of_a_client_is_checked_after_the_lookup(offer):
     server = _folding(offer, AdmissionLimits(sessions=100, sessions_per_client=2))
     late = server.client(port=3)
@@ -189,6 +198,7 @@ def test_the_cpu_time_of_failed_lookups_is_charged(offer):
 FLOODING, NORMAL = "198.51.100.66", "192.0.2.7"
 
 
+@needs_linux
 def test_lookups_are_served_round_robin(offer):
     """A client that requests a hundred files at once delays only itself."""
     server = _folding(offer)
@@ -205,6 +215,7 @@ def test_lookups_are_served_round_robin(offer):
     assert server.idle
 
 
+@needs_linux
 def test_the_addresses_of_one_ipv6_network_share_one_queue(offer):
     server = _folding(offer)
     for number in range(1, 101):
@@ -386,6 +397,7 @@ def test_the_listener_charges_failed_lookups_that_finish_at_once(disk):
     assert [type(error) for error in disk.results] == [FileNotFoundError] * 2
 
 
+@needs_linux
 def test_an_error_on_close_of_a_cancelled_lookup_does_not_stop_the_queue(offer, late_errors):
     server = _folding(offer)
     clients = [server.client(port=port) for port in range(1, 6)]
@@ -399,6 +411,7 @@ def test_an_error_on_close_of_a_cancelled_lookup_does_not_stop_the_queue(offer, 
     assert clients[4].receive() == [Data(1, SEVEN)]
 
 
+@needs_linux
 def test_an_internal_error_in_a_lookup_affects_only_its_request(offer, monkeypatch):
     server = _folding(offer)
     client, other = server.client(port=1), server.client(port=2)

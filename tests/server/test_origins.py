@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 
 from tests.origins.fakes import FakeOrigins, GrowingObject
 from tests.support.fakes import MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.mounts import Mount, Mounts, parse_root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.origins.answers import CallQueue
@@ -92,6 +93,7 @@ def test_a_known_object_is_sent_at_once(origin_server, origins):
     assert origins.asked == []
 
 
+@needs_linux
 def test_a_local_file_needs_no_question(origin_server, origins):
     client = origin_server.client()
     assert client.request(Rrq(b"local/seven", b"octet")) == [Data(1, b"1234567")]
@@ -190,6 +192,7 @@ def test_answers_that_are_outdated_at_once_do_not_go_on_for_ever(origin_server, 
     )
 
 
+@needs_linux
 def test_another_request_cancels_the_wait(origin_server, origins):
     client = origin_server.client()
     client.request(KERNEL)

@@ -7,6 +7,7 @@ import weakref
 import pytest
 
 from tests.support.fakes import SERVER, MemoryPort, MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage.block_ring import BlockRing
@@ -122,6 +123,7 @@ def test_refusals_have_the_right_error_codes(server, root):
     assert server.idle
 
 
+@needs_linux
 def test_a_page_on_disk_is_read_in_a_thread_and_delays_no_other_session(server, monkeypatch):
     warm = BlockRing.fill
 
@@ -139,6 +141,7 @@ def test_a_page_on_disk_is_read_in_a_thread_and_delays_no_other_session(server, 
     assert client.receive() == [Data(1, KILO[:512])]
 
 
+@needs_linux
 def test_a_session_that_ends_during_a_read_closes_its_file_after_it(server, monkeypatch):
     warm = BlockRing.fill
     monkeypatch.setattr(

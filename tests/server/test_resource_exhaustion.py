@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import fail
 
 from tests.support.fakes import let_pass
+from tests.support.programs import needs_linux
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.storage.block_ring import BlockRing
@@ -54,6 +55,7 @@ def test_a_request_without_memory_is_dropped(server, monkeypatch):
     assert server.client().request(READ) == [SEVEN]
 
 
+@needs_linux
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
 @pytest.mark.parametrize(
     "what",

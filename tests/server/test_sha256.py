@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
@@ -56,6 +57,7 @@ def test_an_empty_file_and_a_netascii_read_have_hashes(hashing):
     assert hashes == [_digest(b""), _digest(b"one\ntwo\r\n")]
 
 
+@needs_linux
 def test_the_result_of_a_read_waits_for_its_hash(hashing):
     hashing.net.hold_threads = True
     client = _read(hashing, b"seven", 7)
@@ -68,6 +70,7 @@ def test_the_result_of_a_read_waits_for_its_hash(hashing):
     assert report.sha256 == _digest(b"1234567")
 
 
+@needs_linux
 def test_a_stop_does_not_wait_for_the_hash(hashing):
     hashing.net.hold_threads = True
     _read(hashing, b"seven", 7)
@@ -78,6 +81,7 @@ def test_a_stop_does_not_wait_for_the_hash(hashing):
     assert len(hashing.reports) == 1
 
 
+@needs_linux
 def test_a_file_that_changed_after_it_was_sent_has_no_hash(hashing, root):
     hashing.net.hold_threads = True
     _read(hashing, b"seven", 7)

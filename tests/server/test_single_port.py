@@ -6,6 +6,7 @@ import pytest
 
 from tests.server.test_drop_counters import _nonzero
 from tests.support.fakes import SERVER, WELL_KNOWN, MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Oack, Rrq, Wrq
 from tftpd.protocol.result import Outcome
 from tftpd.server.admission import AdmissionLimits, DropCounters, DropReason
@@ -224,6 +225,7 @@ def test_a_complete_upload_is_stored_and_dallies(server, root):
     assert (root / "in" / "new").read_bytes() == KILO
 
 
+@needs_linux
 def test_an_upload_can_end_while_a_thread_uses_its_file(server, root):
     client = server.client()
     server.net.hold_threads = True
@@ -365,6 +367,7 @@ def test_after_the_last_block_an_icmp_error_stands_for_the_last_ack(server):
     assert _outcomes(server) == [Outcome.UNCONFIRMED]
 
 
+@needs_linux
 def test_an_icmp_error_does_not_stop_a_complete_upload(server, root):
     client = server.client()
     server.net.hold_threads = True

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import ReadPolicy, WritePolicy
 from tftpd.protocol.packets import Ack, Data, ErrorPacket, Rrq, Wrq
@@ -38,6 +39,7 @@ def _versions(root, name="cfg"):
     return [path.read_bytes() for path in sorted(directory.glob(f"{name}.*"))]
 
 
+@needs_linux
 def test_old_versions_are_removed_after_the_last_ack(keeping, root):
     for n in range(4):
         assert _store(keeping, b"cfg", b"%d" % n, 2070 + n) == [Ack(1)]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fakes import MemoryServer
+from tests.support.programs import needs_linux
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
@@ -23,6 +24,7 @@ def _stored(root):
     return {name: (root / "in" / name).read_bytes() for name in os.listdir(root / "in")}
 
 
+@needs_linux
 def test_an_upload_is_stored_before_its_last_ack(server, root):
     server.net.hold_threads = True
     client = server.client()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import needs_linux
 from tftpd.access.policy import Grant, WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage.upload import Upload
@@ -176,12 +177,14 @@ def test_a_daemon_in_the_group_keeps_the_group(root, mode, kept):
     assert stat.S_IMODE(status.st_mode) == kept
 
 
+@needs_linux
 def test_extended_attributes_are_kept(root):
     _set_attribute(root / "file", "user.checked-by", b"alice")
     _replace(root)
     assert os.getxattr(root / "file", "user.checked-by") == b"alice"
 
 
+@needs_linux
 def test_the_number_of_copied_attributes_is_bounded(root):
     for number in range(70):
         _set_attribute(root / "file", f"user.{number}", b"")
@@ -189,6 +192,7 @@ def test_the_number_of_copied_attributes_is_bounded(root):
     assert len(os.listxattr(root / "file")) == 64
 
 
+@needs_linux
 @needs_root
 def test_file_capabilities_are_not_kept(root):
     capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # cap_net_bind_service=ep
@@ -197,6 +201,7 @@ def test_file_capabilities_are_not_kept(root):
     assert _attribute(root / "file", "security.capability") is None
 
 
+@needs_linux
 def test_an_acl_is_kept(root):
     _set_attribute(root / "file", ACL, SHARED_WITH_ALICE)
     status = _replace(root)
@@ -204,6 +209,7 @@ def test_an_acl_is_kept(root):
     assert stat.S_IMODE(status.st_mode) == 0o660
 
 
+@needs_linux
 @needs_root
 @pytest.mark.parametrize(("other", "kept"), [(0, 0o600), (4, 0o644), (6, 0o644)])
 def test_without_the_group_an_acl_becomes_what_all_its_entries_allow(root, other, kept):
@@ -218,6 +224,7 @@ def test_without_the_group_an_acl_becomes_what_all_its_entries_allow(root, other
     assert stat.S_IMODE(status.st_mode) == kept
 
 
+@needs_linux
 @pytest.mark.parametrize("call", ["getxattr", "setxattr"])
 def test_an_acl_that_cannot_be_copied_restricts_the_mode(root, monkeypatch, call):
     _set_attribute(root / "file", ACL, SHARED_WITH_ALICE)
@@ -232,6 +239,7 @@ def test_an_acl_that_cannot_be_copied_restricts_the_mode(root, monkeypatch, call
     assert stat.S_IMODE(status.st_mode) == 0o600
 
 
+@needs_linux
 def test_the_default_acl_of_the_directory_gives_a_replaced_file_to_nobody(root):
     _set_attribute(root, DEFAULT_ACL, SHARED_WITH_ALICE)
     (root / "file").chmod(0o660)
@@ -240,6 +248,7 @@ def test_the_default_acl_of_the_directory_gives_a_replaced_file_to_nobody(root):
     assert stat.S_IMODE(status.st_mode) == 0o660
 
 
+@needs_linux
 def test_a_new_file_gets_the_default_acl_of_its_directory(root):
     (root / "file").unlink()
     _set_attribute(root, DEFAULT_ACL, SHARED_WITH_ALICE)
@@ -248,6 +257,7 @@ def test_a_new_file_gets_the_default_acl_of_its_directory(root):
     assert stat.S_IMODE(status.st_mode) == 0o640
 
 
+@needs_linux
 def test_an_acl_that_cannot_be_removed_fails_the_upload(root, monkeypatch):
     def fail(*_):
         raise OSError(errno.EIO, "disk error")
@@ -320,3 +330,25 @@ def test_the_owner_of_a_shared_directory_may_own_its_files(root):
     os.chown(root, ALICE, 0)
     _set(root / "file", 0o644, ALICE)
     assert _replace(root).st_uid == ALICE
+
+
+@needs_root
+def test_on_systems_without_such_attributes_a_file_keeps_mode_and_owner(root, monkeypatch):
+    monkeypatch.setattr("tftpd.storage.attributes._HAS_ATTRIBUTES", False)
+    monkeypatch.setattr("tftpd.storage.attributes._PATH_ONLY", None)  # O_PATH
+    _set(root / "file", 0o640, ALICE, STAFF)
+    status = _replace(root)
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, ALICE, STAFF)
+
+
+@pytest.mark.parametrize("target", [None, "other"])
+def test_without_such_attributes_a_file_that_vanished_or_became_a_link_passes_on_nothing(
+    root, monkeypatch, target
+):
+    monkeypatch.setattr("tftpd.storage.attributes._HAS_ATTRIBUTES", False)
+    upload = Upload.open(_grant(root, mode=0o604), None, netascii=False)
+    (root / "file").unlink()
+    if target:
+        (root / "file").symlink_to(target)
+    upload.commit()
+    assert stat.S_IMODE((root / "file").lstat().st_mode) == 0o604

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.programs import needs_linux
 from tftpd.access.policy import Grant, ReadPolicy
 from tftpd.protocol import netascii
 from tftpd.protocol.block_numbers import BlockNumbering
@@ -145,6 +146,7 @@ def test_the_largest_window_takes_at_most_four_times_its_limit_of_bytes(opened, 
     assert n_bytes <= factor * limits.window_bytes
 
 
+@needs_linux
 @pytest.mark.parametrize("blksize", [8, 512, 1468, 65464])
 def test_files_in_the_page_cache_never_block(opened, blksize):
     content = os.urandom(300_000)
@@ -213,6 +215,7 @@ def test_a_file_with_the_same_bytes_is_served_with_its_first_size(
     assert len(b"".join(_all(blocks, 1))) == 100_000 - 512
 
 
+@needs_linux
 @pytest.mark.parametrize("kind", [BlockRing, NetasciiBlockRing])
 def test_a_touched_file_is_read_again_in_blocking_mode_only(root, opened, kind):
     blocks = opened(b"x" * 40_000, 512, kind=kind)
@@ -306,6 +309,7 @@ def test_all_reads_block_without_preadv2(opened, monkeypatch):
     assert blocks.take(1, blocking=True) == ([b"abc"], True)
 
 
+@needs_linux
 def test_a_partly_cold_range_gives_its_cached_blocks(opened, monkeypatch):
     warm = os.preadv
     blocks = opened(bytes(range(256)) * 400, 512)
@@ -317,6 +321,7 @@ def test_a_partly_cold_range_gives_its_cached_blocks(opened, monkeypatch):
     assert b"".join(_all(blocks, 4, blocking=False)) == bytes(range(256)) * 400
 
 
+@needs_linux
 def test_a_file_system_without_nowait_reads_is_tried_once(opened, monkeypatch):
     asked = []
 

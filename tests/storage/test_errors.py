@@ -17,6 +17,7 @@ import pytest
 
 from tests.storage.filling import fill
 from tests.support.daemons import CHECKOUT
+from tests.support.programs import needs_linux
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, ReadPolicy, WritePolicy
 from tftpd.protocol.errors import ErrorCode, ErrorText, RequestRefused
@@ -269,6 +270,7 @@ def test_the_cleanup_enters_a_root_that_is_a_link(root, tmp_path):
     assert _temporaries(root) == []
 
 
+@needs_linux
 def test_the_cleanup_reaches_any_depth_with_few_descriptors(root, deep_tree, monkeypatch):
     """A local user may create such a tree. The daemon needs its descriptors for transfers."""
     deep_tree(root, b"", f"{PREFIX}0")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.programs import needs_linux
 from tftpd.access.client import ClientIdentity
 from tftpd.access.mounts import Mount, Mounts, Root
 from tftpd.access.paths import RequestName
@@ -140,6 +141,7 @@ def test_the_number_of_entries_is_limited(absences, root):
     assert absences.get(4999, blocking=True) is not None
 
 
+@needs_linux
 def test_a_nonblocking_lookup_does_not_access_the_disk(absences, root, monkeypatch):
     assert _remembered(absences, root, (b"cfg", b"none")) is not None
     assert absences.get("key", blocking=False) is None  # perhaps on a network file system

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.storage.filling import fill
+from tests.support.programs import needs_linux
 from tftpd.access.policy import WritePolicy
 from tftpd.protocol.errors import ErrorCode, RequestRefused
 from tftpd.storage import quota
@@ -225,6 +226,7 @@ def test_a_file_that_is_stored_during_a_count_is_not_missed(root, writing, track
     assert tracker.usage == Usage(30, 3)
 
 
+@needs_linux
 def test_workers_share_one_count(root, writing):
     """Two tables on the same memory, as in two processes."""
     with memory_file() as fd:
@@ -240,6 +242,7 @@ def test_workers_share_one_count(root, writing):
         assert other.usage == Usage()
 
 
+@needs_linux
 def test_a_worker_waits_while_another_one_stores(root, writing):
     with memory_file() as fd:
         numbers = memoryview(mmap.mmap(fd, 8 * TABLE_NUMBERS)).cast("q")

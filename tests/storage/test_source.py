@@ -78,3 +78,16 @@ def test_a_file_that_is_not_regular_is_never_opened(root, reading, monkeypatch):
         with pytest.raises(RequestRefused):
             open_file(reading(name))
     assert not {b"fifo", b"inner"} & set(opened)
+
+
+def test_a_file_is_read_where_preadv_is_missing(root, reading, monkeypatch):
+    """Windows and macOS before version 11 lack it."""
+    monkeypatch.delattr(os, "preadv")
+    (root / "file").write_bytes(b"0123456789")
+    source = open_file(reading("file"))
+    parts = [memoryview(bytearray(4)) for _ in range(3)]
+    assert source.read(parts, 3, blocking=True) == 7
+    assert b"".join(map(bytes, parts)) == b"3456789" + bytes(5)
+    assert source.read(parts[:1], 0, blocking=True) == 4
+    assert bytes(parts[0]) == b"0123"
+    source.close()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.storage.filling import fill
+from tests.support.programs import needs_linux
 from tftpd.access.paths import TEMPORARY
 from tftpd.access.policy import Grant, Symlinks, WritePolicy
 from tftpd.protocol import netascii
@@ -230,6 +231,7 @@ def test_an_upload_never_replaces_a_file_that_appears_meanwhile(root, writing, m
     assert tempfiles.can_take_free_names(root)
 
 
+@needs_linux
 def test_a_file_system_without_hard_links_needs_renameat2(root, writing, monkeypatch):
     monkeypatch.setattr(os, "link", _no_links)
     _store(writing("new"), b"x")
@@ -343,6 +345,7 @@ def test_a_check_refuses_the_same_uploads_as_open(writing, name, size, policy):
     assert (check.value.code, check.value.reason) == (opening.value.code, opening.value.reason)
 
 
+@needs_linux
 def test_a_stored_upload_knows_its_path_without_links(root, writing):
     (root / "real").mkdir()
     (root / "link").symlink_to("real")

@@ -1,4 +1,4 @@
-"""Look-up of foreign programs for interoperability tests.
+"""Requirements of tests: foreign programs, libraries and Linux.
 
 A test is skipped if its program is not installed. It fails instead if the environment variable
 TFTPD_INTEROP is `required`.
@@ -10,6 +10,9 @@ import shutil
 import sys
 
 import pytest
+
+needs_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+"""Mark of tests of facilities that other systems lack, such as reads that do not block."""
 
 
 def program(name: str) -> str:

@@ -58,21 +58,23 @@ def run_transfer(transfer: AnyTransfer, cancelled: Event | None = None) -> Trans
 
 
 class BlockingDriver:
-    """Driver that waits on two sockets of one port, as a session of the daemon does.
+    """Driver that waits on two sockets of one port, as a session of the daemon does on Linux.
 
     The first socket receives the first answer, from any address. The second one is connected
     to the server's TID: the kernel handles its datagrams faster, and reports a closed port. Then
     the first socket receives only packets from unknown TIDs. It is read from time to time. The
     data plane moves the blocks on the second one, for a limited time in each turn.
+
+    On systems without epoll there is one socket only: see `bind_connected_twin`.
     """
 
     def __init__(self, transfer: AnyTransfer) -> None:
         self._transfer = transfer
         with translate_to_local_error("cannot open a UDP port: "):
             self._socket = sockets.bind_session(transfer.server.local, transfer.requirements)
-            # Without epoll there is no data plane, and each read waits with a timeout.
             self._epoll = select.epoll() if hasattr(select, "epoll") else None
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, transfer.server.broadcast)
+        self._unconnected = SegmentedSender(self._socket)
         self._connected: socket.socket | None = None
         self._next_read_at = 0.0
 
@@ -85,10 +87,10 @@ class BlockingDriver:
             while transfer.machine.outcome is None:
                 if isinstance(transfer, transfers.DownloadTransfer) and transfer.is_complete:
                     transfer.store(monotonic)
-                elif self._connected is None:
-                    self._receive_answer()
+                elif self._epoll is None or self._connected is None:
+                    self._receive_from_any()
                 else:
-                    self._receive_data(self._connected)
+                    self._receive_data(self._connected, self._epoll)
                 if transfer.max_rate is not None:
                     self._pause()
                 self._send_all()
@@ -117,18 +119,18 @@ class BlockingDriver:
     def _send_all(self) -> None:
         transfer = self._transfer
         for data, size, address in transfer.advance(monotonic()):
-            if not transfer.answered or address != transfer.peer:
+            if self._epoll is None or not transfer.answered or address != transfer.peer:
                 with suppress(OSError):  # no route at the moment
-                    self._socket.sendto(data, address)
+                    self._unconnected.send(data, size, address)
                 continue
             if self._connected is None:
-                self._connect(address)
+                self._connect(address, self._epoll)
             try:
                 self._sender.send(data, size)
             except OSError as error:  # any datagram may be lost
                 self._on_error(error)
 
-    def _connect(self, peer: SocketAddress) -> None:
+    def _connect(self, peer: SocketAddress, epoll: "select.epoll") -> None:
         needs = self._transfer.requirements
         sock = self._connected = sockets.bind_connected_twin(self._socket, peer, needs)
         self._sender = SegmentedSender(sock)
@@ -136,36 +138,33 @@ class BlockingDriver:
         self._has_gro = needs.receives and has_windows and enable_gro(sock)
         self._max_bytes = needs.max_datagram_bytes
         self._socket.setblocking(False)
-        if self._epoll is not None:
-            self._epoll.register(sock, select.EPOLLIN)
-            self._plane = DataPlane(self._epoll)
+        epoll.register(sock, select.EPOLLIN)
+        self._plane = DataPlane(epoll)
         # Datagrams of other hosts may have arrived before the socket was connected.
         self._drain(sock)
 
-    def _receive_answer(self) -> None:
+    def _receive_from_any(self) -> None:
         transfer, sock = self._transfer, self._socket
         sock.settimeout(max(0.001, min(transfer.machine.deadline - monotonic(), _MAX_WAIT_SECONDS)))
         try:
             datagram, source = sock.recvfrom(self._transfer.requirements.max_datagram_bytes)
         except TimeoutError:
             transfer.machine.on_timeout(monotonic())
+        except OSError:
+            return  # an ICMP error of any host, which Windows reports here
         else:
             transfer.receive((datagram,), source, monotonic())
 
-    def _receive_data(self, sock: socket.socket) -> None:
+    def _receive_data(self, sock: socket.socket, epoll: "select.epoll") -> None:
         transfer, now = self._transfer, monotonic()
         if now >= self._next_read_at:
             self._next_read_at = now + _MAX_WAIT_SECONDS
             self._drain(self._socket)
         wait = max(0.001, min(transfer.machine.deadline - now, _MAX_WAIT_SECONDS))
         try:
-            if self._epoll is None:
-                sock.settimeout(wait)
-                datagrams = self._read(sock)
-            elif self._epoll.poll(wait):
-                datagrams = self._serve(sock)
-            else:
+            if not epoll.poll(wait):
                 raise TimeoutError
+            datagrams = self._serve(sock)
         except (TimeoutError, BlockingIOError):
             transfer.machine.on_timeout(monotonic())
         except OSError as error:

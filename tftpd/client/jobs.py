@@ -174,11 +174,13 @@ def destination(remote: RemoteFile, output: str | None) -> Path | None:
             raise LocalError(f"{output}: No such directory")
         return Path(output)
     last = remote.name.rpartition(b"/")[2]
-    if last in (b"", b".", b".."):
-        raise UsageError("the URL ends without a file name: give a local file with -o")
     with suppress(UnicodeError):
         last = last.decode(remote.encoding).encode()
-    return Path(output or ".", os.fsdecode(last))
+    path = Path(output or ".", os.fsdecode(last))
+    # A backslash or a drive is part of the name on POSIX systems, and of the path on Windows.
+    if last in (b"", b".", b"..") or path.name != os.fsdecode(last):
+        raise UsageError("the URL ends without a file name: give a local file with -o")
+    return path
 
 
 def _parse_remotes(arguments: Namespace) -> list[RemoteFile]:

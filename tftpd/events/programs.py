@@ -7,7 +7,8 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from tftpd.config.events import EventSection
 from tftpd.events.hooks import Attempt, Hook, encode_event
@@ -48,7 +49,7 @@ class ProgramHook(Hook):
     def deliver(self, event: dict[str, Any]) -> Attempt:
         """Run the program; see `Hook.deliver`."""
         try:
-            with open(os.memfd_create("tftpd-event"), "w+b", buffering=0) as file:
+            with _open_temporary() as file:
                 file.write(encode_event(event))
                 file.seek(0)
                 process = subprocess.Popen(
@@ -96,6 +97,13 @@ class ProgramHook(Hook):
                 _read_output(process, selector, output)
             _read_output(process, selector, output, seconds=0)
         return bytes(output), problem
+
+
+def _open_temporary() -> IO[bytes]:
+    """Open a file without a name: in memory on Linux, else in a directory such as /tmp."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("tftpd-event"), "w+b", buffering=0)
+    return TemporaryFile(buffering=0)
 
 
 def _read_output(

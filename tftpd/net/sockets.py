@@ -1,6 +1,7 @@
 """Open and bind sockets, and learn the local address of each incoming datagram."""
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -35,11 +36,12 @@ _IN_PKTINFO = struct.Struct("=I4s4s")  # interface, local address, destination i
 _NO_ADDRESS = bytes(4)
 _MIN_MULTICAST = 224  # first byte of an IPv4 address; from here on no unicast addresses
 _IN6_PKTINFO = struct.Struct("=16sI")  # destination in the header, interface
+_IP_RECVDSTADDR: int | None = getattr(socket, "IP_RECVDSTADDR", None)  # macOS and the BSDs
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _MSG_ERRQUEUE = getattr(socket, "MSG_ERRQUEUE", 0)
 
-PKTINFO_ANCILLARY_BYTES = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_IN_PKTINFO.size)
+PKTINFO_ANCILLARY_BYTES = 128  # two control messages; CMSG_SPACE of Windows does not exist
 
 
 def open_udp_socket(family: int) -> socket.socket:
@@ -95,8 +97,11 @@ def bind_connected_twin(
     before `connect`.
 
     Raises:
-        OSError: The socket could not be created, bound or connected.
+        OSError: The socket could not be created, bound or connected, or this is not Linux. The
+            BSDs bind no second socket, and Windows delivers to any of the two.
     """
+    if not _LINUX:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     twin = open_udp_socket(sock.family)
     try:
         for end in (sock, twin):
@@ -205,6 +210,9 @@ def parse_pktinfo(message: tuple[int, int, bytes]) -> tuple[SocketAddress, bool]
     level, kind, data = message
     if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
         return _parse_pktinfo4(data)
+    if level == socket.IPPROTO_IP and kind == _IP_RECVDSTADDR:
+        host = socket.inet_ntop(socket.AF_INET, data)
+        return (host, 0), not _is_unicast(host)
     if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
         return _parse_pktinfo6(data)
     return None
@@ -344,11 +352,13 @@ def _enlarge_for_window(sock: socket.socket, needs: PortRequirements) -> None:
 
 
 def _enable_pktinfo(sock: socket.socket) -> None:
-    """Make `recvmsg` report the local address; for IPv4 only Linux can."""
+    """Make `recvmsg` report the local address."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
     elif _LINUX:
         sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    elif _IP_RECVDSTADDR is not None:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVDSTADDR, 1)
 
 
 def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
@@ -360,6 +370,21 @@ def _parse_pktinfo4(data: bytes) -> tuple[SocketAddress, bool]:
     # For a broadcast or multicast datagram the destination in the header differs from
     # the local address that the kernel would reply from.
     return (socket.inet_ntop(socket.AF_INET, local), 0), local != destination
+
+
+def _is_unicast(host: str) -> bool:
+    """Return True if an IPv4 address of this host is no broadcast address.
+
+    The kernel sends from the same address to itself, and to a broadcast from another one. A bind
+    succeeds with both.
+    """
+    with open_udp_socket(socket.AF_INET) as sock:
+        try:
+            sock.connect((host, 9))
+        except OSError:
+            return False
+        source: str = sock.getsockname()[0]
+    return source == host or host.startswith("127.")
 
 
 def _parse_pktinfo6(data: bytes) -> tuple[SocketAddress, bool]:

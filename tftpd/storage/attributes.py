@@ -12,7 +12,7 @@ import struct
 from functools import reduce
 from operator import and_
 
-from tftpd.storage.walk import refuse_untrusted
+from tftpd.storage.walk import lstat_at, refuse_untrusted
 
 _PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -45,6 +45,13 @@ def copy_attributes(directory: int, name: bytes, fd: int) -> bool:
     Raises:
         HostFault: The file is not trusted (see `refuse_untrusted`).
     """
+    if not _HAS_ATTRIBUTES:  # nor O_PATH, to open a file that is not readable
+        status = lstat_at(directory, name)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return False
+        refuse_untrusted(directory, status.st_uid)
+        _copy_permissions(status, None, fd)
+        return True
     try:
         old = os.open(name, _PATH_ONLY, dir_fd=directory)
     except FileNotFoundError:
