@@ -163,7 +163,7 @@ def _hide_proc() -> None:
             text = path if isinstance(path, str) else None
             if isinstance(path, (bytes, os.PathLike)):
                 text = os.fsdecode(path)
-            if text is not None and text.startswith("/proc/"):
+            if text is not None and text.split("/")[:2] == ["", "proc"]:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
             return original(path, *arguments, **options)
 

@@ -94,6 +94,7 @@ def test_modules_are_imported_without_names_that_the_system_lacks(system, packag
         ["storage"],
         ["net", "loopback/test_transfers.py"],
         ["server"],
+        [f"client/test_{name}.py" for name in ("blocking", "files", "get", "put", "urls")],
     ],
     ids=lambda tests: tests[0],
 )
@@ -163,6 +164,9 @@ def test_a_closed_port_is_reported_as_no_answer(system, tmp_path):
     url = f"tftp://127.0.0.1:{free_port()}/file"
     done = tftpc(system, "get", url, "-o", tmp_path / "file", "--patience", 2)
     assert done == (5, b"", "tftpc: file: the server does not answer\n")
+    status, output, messages = tftpc(system, "probe", url, "--patience", 1)
+    assert (status, messages) == (5, "")
+    assert b"no answer from 127.0.0.1" in output
 
 
 @pytest.mark.parametrize(
