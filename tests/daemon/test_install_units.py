@@ -273,7 +273,7 @@ def test_each_instance_has_the_drop_in_of_its_configuration(root, configure):
 def test_the_drop_in_disappears_with_the_origins(root, configure, capsys):
     configure()
     _install(root)
-    configure(text="directories: [{{root: /srv/tftp, read: true}}]")
+    configure(text="directories: [{{root: /usr/share, read: true}}]")
     assert _install(root) == 0
     path = root / UNITS / "tftpd.service.d/origins.conf"
     assert not path.exists()
@@ -284,7 +284,9 @@ def test_a_configuration_with_problems_is_kept_and_reported(root, configure, cap
     configure(text="origins: 1")
     assert _install(root) == 0
     config = root / "etc/tftpd/tftpd.yaml"
-    assert capsys.readouterr().err == (f"tftpd: {config} has problems: its origins are ignored\n")
+    assert capsys.readouterr().err == (
+        f"tftpd: {config} has problems: no drop-in is written for it\n"
+    )
 
 
 def test_without_origins_the_network_stays_closed(root, capsys):
@@ -300,7 +302,7 @@ events:
   - {{event: read_done, exec: [/usr/local/bin/notify]}}
   - {{event: read_done, webhook: "https://hooks.example.org/secret", secret_file: hook.secret}}
   - {{event: read_done, webhook: "http://10.0.0.9:8080/"}}
-directories: [{{root: /srv/tftp, read: true}}]
+directories: [{{root: /usr/share, read: true}}]
 """
 
 
@@ -342,6 +344,26 @@ def test_a_queue_outside_of_the_state_directory_becomes_writable(root, hooks, co
 
 def test_the_drop_in_disappears_with_the_events(root, hooks, configure):
     _install(root)
-    configure(text="directories: [{{root: /srv/tftp, read: true}}]")
+    configure(text="directories: [{{root: /usr/share, read: true}}]")
     assert _install(root) == 0
     assert not (root / UNITS / "tftpd.service.d/events.conf").exists()
+
+
+def test_a_drop_in_allows_the_tcp_ports_of_http_and_of_the_status_page(root, configure):
+    directories = "directories: [{{root: /usr/share, read: true}}]\n"
+    ports = ("69}}", "80, protocol: http}}", "8080, protocol: http}}")
+    listen = "".join(f"  - {{{{address: 0.0.0.0, port: {port}\n" for port in ports)
+    configure(text="listen:\n" + listen + "status: {{port: 9200}}\n" + directories)
+    drop_in = root / UNITS / "tftpd.service.d/listen.conf"
+    assert _install(root) == 0
+    assert drop_in.read_text().splitlines() == [
+        "# For the TCP ports of the configuration. Run `tftpd install-units` after a change.",
+        "[Service]",
+        *(f"SocketBindAllow=tcp:{port}" for port in (80, 8080, 9200)),
+    ]
+    configure(text="status: true\n" + directories)
+    assert _install(root) == 0
+    assert not drop_in.exists()
+    configure(text="status: {{socket: /run/tftpd/status.sock}}\n" + directories)
+    assert _install(root) == 0
+    assert not drop_in.exists()

@@ -38,6 +38,15 @@ CLIENTS = {
     (7, b"iPXE"): "boot.ipxe",
 }
 
+# UEFI gets iPXE: after ProxyDHCP, GRUB asks the server that hands out the addresses.
+PROXY_CLIENTS = {
+    (0, b""): "pxelinux.0",
+    (7, b""): "snponly.efi",
+    (9, b""): "snponly.efi",
+    (0, b"iPXE"): "boot.ipxe",
+    (7, b"iPXE"): "boot.ipxe",
+}
+
 
 def configuration(title: str) -> str:
     """Return the configuration whose first line is a comment with the title."""
@@ -147,7 +156,7 @@ def test_dnsmasq_hands_out_the_file_for_each_client(tmp_path):
 def test_proxy_dhcp_hands_out_the_file_for_each_client(tmp_path):
     with dnsmasq(configuration("dnsmasq as ProxyDHCP"), tmp_path) as client:
         client.run("ip", "address", "add", f"{CLIENT}/24", "dev", "eth0")
-        for (number, user_class), file in CLIENTS.items():
+        for (number, user_class), file in PROXY_CLIENTS.items():
             offer = ask(client, discover(number, user_class, PXE % number))
             if not offer.file:  # firmware then asks the boot server on port 4011
                 request = discover(number, user_class, PXE % number, kind=3)
@@ -176,7 +185,7 @@ def test_dnsmasq_hands_out_a_url_for_http_boot(tmp_path):
     text = configuration("dnsmasq") + configuration("dnsmasq for UEFI HTTP boot")
     with dnsmasq(text, tmp_path) as client:
         offer = ask(client, discover(16, b"", b"HTTPClient:Arch:00016:UNDI:003016"))
-    assert offer.file == f"http://{SERVER}/bootx64.efi"
+    assert offer.file == f"http://{SERVER}/snponly.efi"
 
 
 def test_the_page_names_the_files_that_dhcp_hands_out():

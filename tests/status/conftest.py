@@ -9,9 +9,9 @@ from tests.support.programs import program
 __all__ = ["offer", "root"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # other modules count the children of this process
 def _chromium():
-    """Return a Chromium that all tests share."""
+    """Return a Chromium that all tests of a module share."""
     chromium, chromedriver = program("chromium"), program("chromedriver")
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service

@@ -27,6 +27,7 @@ _PROGRAM = "/usr/bin/tftpd"
 _EXEC_PATHS = "ExecPaths=/usr -/lib -/lib64"
 
 _CONFIG = Path(DEFAULT_CONFIG)
+_STATUS_PORT = 9169  # which the shipped units allow
 _SERVED = Path("/srv/tftp")
 _CACHES = Path("/var/cache")
 _STATE = Path("/var/lib/tftpd")
@@ -108,7 +109,7 @@ def _network_drop_in(arguments: argparse.Namespace) -> str:
 
 
 def _plan_drop_ins(units: Path, config: Path) -> Iterator[_Step]:
-    """Yield the steps for the origins and events of each configuration.
+    """Yield the steps for the TCP ports, origins and events of each configuration.
 
     The configurations of tftpd@.service count, too.
     """
@@ -118,11 +119,11 @@ def _plan_drop_ins(units: Path, config: Path) -> Iterator[_Step]:
             settings, _ = load_settings_and_document(path)
         except ConfigError:
             content = path.read_text(errors="replace")
-            for key in ("origins", "events"):
-                if key in content:
-                    print(f"tftpd: {path} has problems: its {key} are ignored", file=sys.stderr)
+            if any(key in content for key in ("origins", "events", "protocol")):
+                print(f"tftpd: {path} has problems: no drop-in is written for it", file=sys.stderr)
             continue
         for key, text in (
+            ("listen", _listen_drop_in(settings)),
             ("origins", _origins_drop_in(settings)),
             ("events", _events_drop_in(settings)),
         ):
@@ -131,6 +132,18 @@ def _plan_drop_ins(units: Path, config: Path) -> Iterator[_Step]:
                 yield _write_step(drop_in, text)
             elif drop_in.exists():
                 yield "remove", drop_in, ""
+
+
+def _listen_drop_in(settings: Settings) -> str:
+    """Return the drop-in that allows further TCP ports; empty without them."""
+    ports = {listen.port for listen in settings.listen if listen.protocol != "tftp"}
+    if settings.status is not None and settings.status.socket is None:
+        ports |= {settings.status.port} - {_STATUS_PORT}
+    if not ports:
+        return ""
+    lines = ["# For the TCP ports of the configuration. Run `tftpd install-units` after a change."]
+    lines += ["[Service]", *(f"SocketBindAllow=tcp:{port}" for port in sorted(ports))]
+    return "\n".join([*lines, ""])
 
 
 def _origins_drop_in(settings: Settings) -> str:
