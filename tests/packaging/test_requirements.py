@@ -1,6 +1,9 @@
 """Lock files with exact versions and hashes, and the lower bounds of setup.cfg."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,20 @@ def test_oldest_txt_has_the_lowest_allowed_version_of_each_requirement():
         (bound,) = requirement.specifier
         assert bound.operator == ">=", requirement
         assert Version(pins[canonicalize_name(requirement.name)]) == Version(bound.version)
+
+
+@pytest.mark.check
+def test_pytest_xdist_runs_the_tests_of_a_group_in_one_process(tmp_path):
+    """It does so by the names of tests, which pytest 9.2 does not let it change."""
+    file = tmp_path / "test_group.py"
+    file.write_text(
+        "import os, pytest\n"
+        "@pytest.mark.xdist_group('one')\n"
+        "@pytest.mark.parametrize('n', range(4))\n"
+        "def test(n): open(f'{os.environ[\"OUT\"]}/{n}.pid', 'w').write(str(os.getpid()))\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", str(file)]
+    environment = dict(os.environ, OUT=str(tmp_path))
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    pids = {path.read_text() for path in tmp_path.glob("*.pid")}
+    assert len(pids) == 1
