@@ -18,4 +18,4 @@ def required(*extras: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     for line in required("test", "origins").values():
-        print(line.replace(">=", "=="))
+        print(line.partition(",")[0].replace(">=", "=="))
