@@ -60,6 +60,8 @@ def test_origins_and_the_cache_are_shown(tmp_path):
         with pytest.raises(ServerError):
             get(page.running.port, b"absent")
         until(lambda: page.status()["cache"]["objects"] == 1)
+        # The object is in the cache a moment before its download has ended.
+        until(lambda: page.status()["origins"][0]["fetched_bytes"] == 5000)
         status = page.status()
         assert status["fetcher"] is True
         assert status["cache"] == {
