@@ -208,6 +208,8 @@ def options(name: str) -> set[str]:
         if not page.is_file():
             pytest.skip("the manual page is not installed")
         text = gzip.decompress(page.read_bytes()).decode().replace("\\-", "-")
+        if "--map-file" not in text:
+            pytest.skip("this in.tftpd is that of atftpd")
     else:
         done = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
         text = done.stdout + done.stderr
