@@ -18,6 +18,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Name failed tests for `--last-failed` as in a run without pytest-xdist.
+
+    It appends groups to the names of tests, and `make check` would not run them again.
+    """
+    cache = getattr(session.config, "cache", None)
+    if cache is None or hasattr(session.config, "workerinput"):
+        return
+    failed = cache.get("cache/lastfailed", {})
+    cache.set("cache/lastfailed", {_without_group(name): True for name in failed})
+
+
+def _without_group(name: str) -> str:
+    """Return the name of a test without a group, which stands after the last bracket."""
+    return name[: name.rfind("@")] if name.rfind("@") > name.rfind("]") else name
+
+
 @pytest.fixture
 def events() -> Iterator[list[LogEvent]]:
     """Return the list of log events."""

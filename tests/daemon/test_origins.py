@@ -292,7 +292,7 @@ def test_a_fetch_that_breaks_ends_the_transfer_with_an_error(tmp_path, origin, c
         with pytest.raises(TransferError) as failed:
             _get(running)
         assert failed.value.code == 0
-        assert _named(running, "fetch_failed")
+        until(lambda: _named(running, "fetch_failed"))
         assert not list((cache / "data").iterdir())
 
 

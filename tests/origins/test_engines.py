@@ -80,7 +80,9 @@ def test_what_was_stored_is_read(bucket, content):
 
 
 @pytest.mark.parametrize("content", [b"small", BIG], ids=["small", "big"])
-def test_one_of_many_creates_wins(bucket, content):
+def test_one_of_many_creates_wins(request, bucket, content):
+    if content is BIG and "moto" in request.node.name:
+        pytest.skip("moto completes an upload in parts without a lock")
     key = f"created {len(content)}"
     outcomes = []
 

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,23 @@ def test_pytest_xdist_runs_the_tests_of_a_group_in_one_process(tmp_path):
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     pids = {path.read_text() for path in tmp_path.glob("*.pid")}
     assert len(pids) == 1
+
+
+@pytest.mark.check
+def test_a_failed_test_of_a_group_runs_again(tmp_path):
+    """As in `make check`: beside others first, and then alone."""
+    shutil.copy(CHECKOUT / "tests/conftest.py", tmp_path)
+    file = tmp_path / "test_group.py"
+    file.write_text(
+        "import os, pytest\n"
+        "@pytest.mark.xdist_group('one')\n"
+        "@pytest.mark.parametrize('n', [1, 2])\n"
+        "def test(n): assert n == 1 or 'AGAIN' in os.environ\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", f"--rootdir={tmp_path}", str(file)]
+    environment = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    run = partial(subprocess.run, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert run([*command, "-n", "2", "--dist", "loadgroup"], env=environment).returncode == 1
+    again = [*command, "--last-failed", "--last-failed-no-failures", "none"]
+    done = run(again, env=environment | {"AGAIN": ""})
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True)
