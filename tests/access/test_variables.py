@@ -109,10 +109,10 @@ def test_values_of_the_mac_address_override_those_of_the_address():
     )
     client = _client(lambda: MAC)
     assert variables.values_for(client, 100.0) == {"boot": "installer", "site": 7}
-    assert variables.find_single_use(client) == [MAC.hex(":")]
+    assert variables.find_single_use(client, 100.0) == [MAC.hex(":")]
     unknown = _client(lambda: None)
     assert variables.values_for(unknown, 100.0) == {"boot": "disk", "site": 7}
-    assert variables.find_single_use(unknown) == []
+    assert variables.find_single_use(unknown, 100.0) == []
 
 
 def test_a_value_ends_at_its_time_and_a_client_without_values_is_removed():
@@ -121,6 +121,9 @@ def test_a_value_ends_at_its_time_and_a_client_without_values_is_removed():
     client = _client(lambda: None)
     assert variables.values_for(client, 99.9) == {"boot": "installer"}
     assert variables.values_for(client, 100.0) == {}
+    variables.update({"10.0.0.7": {"boot": ClientValue("installer", expires=100.0, once=True)}})
+    assert variables.find_single_use(client, 99.9) == ["10.0.0.7"]
+    assert variables.find_single_use(client, 100.0) == []  # it was not used
     variables.update({"10.0.0.7": {}, "10.0.0.9": {}})
     assert variables.clients == {}
 

@@ -13,6 +13,7 @@ from tests.support.daemons import daemon, until
 from tftpd.daemon import client_variables
 from tftpd.daemon.cli import main
 from tftpd.daemon.client_variables import SINGLE_USE_SECONDS, VariableError, VariableStore
+from tftpd.status.state_file import MAX_FILE_BYTES
 
 TEMPLATE = "{{ variables.boot | default('disk') }}"
 MAC = "52:54:00:12:34:56"
@@ -164,7 +165,7 @@ def test_a_value_that_cannot_be_stored_is_reported(tmp_path):
         (MAC, {"a": {"b c": 1}}, "a.b c: expected a name"),
         (MAC, {}, "expected at least one name"),
         (MAC, None, "expected a mapping of names and values"),
-        (MAC, {f"n{n}": n for n in range(101)}, "expected at most 100 values for one client"),
+        (MAC, {"keys": "x" * 3000}, "expected at most 3000 bytes for one client"),
     ],
 )
 def test_an_invalid_value_is_refused(client, values, text):
@@ -246,3 +247,7 @@ def test_values_reach_new_workers_and_survive_a_restart_and_a_reload(tmp_path, s
         assert _get_often(running.port) == {b"disk"}
         assert _ctl(settings, "unset", "127.0.0.1") == 1
         assert capsys.readouterr().err == "tftpd: 127.0.0.1 has no such variable\n"
+
+
+def test_the_largest_file_can_be_read_again():
+    assert client_variables.MAX_CLIENTS * client_variables.MAX_CLIENT_BYTES < MAX_FILE_BYTES

@@ -93,7 +93,10 @@ class ClientVariables:
                 self.clients.pop(client, None)
 
     def values_for(self, client: ClientIdentity, now: float) -> dict[str, Any]:
-        """Return the values by name at the time `now`. Those of the MAC address come first."""
+        """Return the values by name at the time `now`.
+
+        Values of the MAC address override those of the IP address.
+        """
         return {
             name: each.value
             for key in self._find_keys(client)
@@ -101,12 +104,12 @@ class ClientVariables:
             if each.is_valid(now)
         }
 
-    def find_single_use(self, client: ClientIdentity) -> list[str]:
-        """Return the keys in `clients` that have values for one boot of this client."""
+    def find_single_use(self, client: ClientIdentity, now: float) -> list[str]:
+        """Return the keys in `clients` that have values for one boot at the time `now`."""
         return [
             key
             for key in self._find_keys(client)
-            if any(each.once for each in self.clients[key].values())
+            if any(each.once and each.is_valid(now) for each in self.clients[key].values())
         ]
 
     def _find_keys(self, client: ClientIdentity) -> list[str]:

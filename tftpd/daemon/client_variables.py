@@ -28,8 +28,8 @@ A boot loader requests a file again, or a second template, until the machine has
 """
 
 MAX_CLIENTS = 10_000
-MAX_VALUES = 100
-"""Values of one client."""
+MAX_CLIENT_BYTES = 3_000
+"""All values of one client as JSON. A file with those of all clients can be read again."""
 
 _log = Logger()
 
@@ -114,8 +114,8 @@ class VariableStore:
         expires = None if seconds is None else time.time() + seconds
         new = {name: ClientValue(value, expires, once) for name, value in values.items()}
         all_values = {**self._variables.clients.get(key, {}), **new}
-        if len(all_values) > MAX_VALUES:
-            raise VariableError(f"expected at most {MAX_VALUES} values for one client")
+        if len(dump_client_variables({key: all_values})) > MAX_CLIENT_BYTES:
+            raise VariableError(f"expected at most {MAX_CLIENT_BYTES} bytes for one client")
         return self._change(key, all_values)
 
     def unset(self, client: str, names: list[str]) -> "Deferred[int]":

@@ -87,7 +87,7 @@ def template_renderer(
     """
 
     def render(template: Grant[ReadPolicy], context: RenderContext) -> FileLike:
-        client = context.client
+        client, now = context.client, time.time()
         template_variables = {  # see docs/reference/templates.md
             "ip": str(client.address),
             "ip_hex": client.address.packed.hex().upper(),
@@ -98,11 +98,11 @@ def template_renderer(
             "groups": {key: os.fsdecode(value) for key, value in context.name.groups.items()},
             "variables": {
                 **variables.values_for(client),
-                **client_variables.values_for(client, time.time()),
+                **client_variables.values_for(client, now),
             },
         }
         file = memory.share(renderer.render(template, template_variables, context.source))
-        for key in client_variables.find_single_use(client):
+        for key in client_variables.find_single_use(client, now):
             report_use(key)
         return file
 

@@ -15,7 +15,8 @@ from tftpd.status.history import History
 from tftpd.status.json_view import ended_to_json
 from tftpd.status.uploads import DeviceState, LastUpload, UploadTable
 
-_MAX_FILE_BYTES = 32 << 20
+MAX_FILE_BYTES = 32 << 20
+"""Size of the largest file that `read_state` reads."""
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -85,8 +86,8 @@ def read_state(path: Path) -> bytes:
     with open(os.open(path, _READ_FLAGS), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not a regular file")
-        data = file.read(_MAX_FILE_BYTES + 1)
-    if len(data) > _MAX_FILE_BYTES:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
         raise ValueError("the file is too large")
     return data
 
